@@ -1,0 +1,41 @@
+# The same few commands for people and for CI. Each does its own set-up, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check bench build clean
+
+setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "otel-ml needs Python 3.10 or newer; $$($(PYTHON) --version) was found. Try: make PYTHON=python3.12 setup"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing otel-ml and its development tools into $(VENV) (a minute or two, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test --group check --group build
+	@touch $@
+
+demo: $(STAMP) ## train a model, serve it, drift it, watch it: under a minute, nothing else needed
+	@$(BIN)/otel-ml demo
+
+test: $(STAMP) ## the whole test suite
+	@$(BIN)/python -m pytest -n 2
+
+check: $(STAMP) ## format, lint, types, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python dashboards/generate.py --check
+
+bench: $(STAMP) ## what a call costs, as ratios measured in one run
+	@$(BIN)/python -m benchmarks.hot_path
+
+build: $(STAMP) ## wheel and source distribution in dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --quiet
+	@ls dist
+
+clean:
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

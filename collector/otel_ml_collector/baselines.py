@@ -1,0 +1,208 @@
+"""References to compare with: from baseline files, and from the points that services send about their baseline.
+
+Baseline points describe totals. They are never differenced: the newest value of each is taken, so that they
+may come before or after the data, again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from otel_ml import semconv
+from otel_ml.summary import CategoricalSummary, NumericSummary, Summary
+
+from .evaluation import ModelKey, Target
+from .groups import Destination
+from .points import CUMULATIVE
+
+if TYPE_CHECKING:
+    from otel_ml.baseline import Baseline
+
+Counts = NDArray[np.int64]
+
+DELTA_REASON = "baseline_delta"
+EMPTY_REASON = "baseline_empty"
+LIMIT_REASON = "limit"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTarget:
+    """Reference counts of one target: numeric (bounds, counts), categorical, or states alone."""
+
+    bounds: tuple[float, ...] | None = None
+    counts: Counts | None = None
+    """(len(bounds) + 1,)"""
+    categories: Mapping[str, int] | None = None
+    states: Counts | None = None
+    """(6,) in the order of `semconv.STATES`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows it was made from, as far as its counts tell."""
+        cells = 0 if self.counts is None else int(self.counts.sum())
+        named = sum(self.categories.values()) if self.categories else 0
+        states = 0 if self.states is None else int(self.states.sum())
+        return max(cells, named, states)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One baseline as the engine uses it."""
+
+    id: str
+    created: int
+    """Unix ns."""
+    rows: int
+    targets: Mapping[Target, ReferenceTarget]
+
+
+@dataclass(slots=True)
+class _Latest:
+    """Newest value of what the points of one target say, with its time."""
+
+    histogram: tuple[int, tuple[float, ...], Counts] | None = None
+    categories: dict[str, tuple[int, int]] = field(default_factory=dict)
+    states: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def take(self, part: str, name: str, time: int, values: Counts, bounds: tuple[float, ...]) -> None:
+        if part == "histogram":
+            if self.histogram is None or time >= self.histogram[0]:
+                self.histogram = (time, bounds, values.copy())
+            return
+        latest = self.categories if part == "category" else self.states
+        if time >= latest.get(name, (0, 0))[0]:
+            latest[name] = (time, int(values[0]))
+
+    def target(self) -> ReferenceTarget:
+        made = ReferenceTarget(
+            categories={name: value for name, (_, value) in self.categories.items()} or None,
+            states=np.array([self.states.get(state, (0, 0))[1] for state in semconv.STATES], np.int64)
+            if self.states
+            else None,
+        )
+        if self.histogram is None:
+            return made
+        return replace(made, bounds=self.histogram[1], counts=self.histogram[2])
+
+
+@dataclass(slots=True)
+class _OverWire:
+    """One baseline as its points tell it."""
+
+    created: int = 0
+    received: int = 0
+    latest: dict[Target, _Latest] = field(default_factory=dict)
+    made: Reference | None = None
+
+    def reference(self, baseline_id: str) -> Reference:
+        if self.made is None:
+            targets = {target: latest.target() for target, latest in self.latest.items()}
+            rows = max((target.rows for target in targets.values()), default=0)
+            self.made = Reference(baseline_id, self.created, rows, targets)
+        return self.made
+
+
+class Baselines:
+    """Every baseline the collector knows, and which of them a model is compared with."""
+
+    def __init__(self, files: Sequence[Baseline] = (), *, max_targets: int, max_buckets: int) -> None:
+        self._files = [(baseline.model, baseline.version, from_file(baseline)) for baseline in files]
+        self._wire: dict[ModelKey, dict[str, _OverWire]] = {}
+        self._max_targets = max_targets
+        self._max_buckets = max_buckets
+        self._targets = 0
+
+    def __len__(self) -> int:
+        return len(self._files) + sum(len(known) for known in self._wire.values())
+
+    def observe(
+        self,
+        about: Destination,
+        values: Counts,
+        bounds: tuple[float, ...],
+        *,
+        start: int,
+        time: int,
+        temporality: int,
+        now: int,
+    ) -> str | None:
+        """Take one baseline point; the reason when it is refused. `now` is when it arrived, Unix ns."""
+        if temporality != CUMULATIVE:
+            return DELTA_REASON
+        if about.part == "histogram" and not values.any():
+            return EMPTY_REASON
+        if not values.any():
+            return None  # nothing was counted there, which is what a category or state not sent says, too
+        latest = self._latest(about, start, now)
+        if latest is None or len(latest.categories) >= self._max_buckets + 2:
+            return LIMIT_REASON
+        latest.take(about.part, about.name, time, values, bounds)
+        return None
+
+    def _latest(self, about: Destination, start: int, now: int) -> _Latest | None:
+        assert about.target is not None
+        known = self._wire.setdefault(about.model, {}).setdefault(about.baseline_id, _OverWire())
+        if about.target not in known.latest:
+            if self._targets >= self._max_targets:
+                return None
+            known.latest[about.target] = _Latest()
+            self._targets += 1
+        known.created = max(known.created, start)
+        known.received = now
+        known.made = None
+        return known.latest[about.target]
+
+    def reference(self, model: ModelKey, ids: Collection[str]) -> Reference | None:
+        """What `model` is compared with: of the baselines that its data name the newest, else that of its version.
+
+        A file wins over the points of the same baseline.
+        """
+        known = {r.id: r for r in self._over_wire(model)}
+        known |= {
+            r.id: r
+            for name, version, r in self._files
+            if r.id in ids or (name, version) == (model.model, model.version)
+        }
+        named = [known[i] for i in ids if i in known]
+        return max(named or known.values(), key=lambda r: (r.created, r.id), default=None)
+
+    def _over_wire(self, model: ModelKey) -> list[Reference]:
+        known = self._wire.get(replace(model, variant="", role="live"), {})
+        return [baseline.reference(baseline_id) for baseline_id, baseline in known.items()]
+
+    def expire(self, before: int, models: Collection[ModelKey]) -> None:
+        """Forget what was last received before `before` (Unix ns) and belongs to none of `models`."""
+        used = {replace(model, variant="", role="live") for model in models}
+        for model in [m for m in self._wire if m not in used]:
+            known = self._wire[model]
+            for baseline_id in [i for i, baseline in known.items() if baseline.received < before]:
+                self._targets -= len(known.pop(baseline_id).latest)
+            if not known:
+                del self._wire[model]
+
+
+def from_file(baseline: Baseline) -> Reference:
+    """A baseline file's content in the form the engine compares with."""
+    targets = {Target("feature", name): _summary(summary) for name, summary in baseline.features.items()}
+    # Scores and predictions have a value in every row, so their states are not compared.
+    for kind, summary in (("score", baseline.scores), ("prediction", baseline.predictions)):
+        if summary is not None:
+            targets[Target(kind)] = replace(_summary(summary), states=None)
+    created = int(baseline.created_at.timestamp() * 1e9)
+    return Reference(baseline.id, created, baseline.rows, targets)
+
+
+def _summary(summary: Summary) -> ReferenceTarget:
+    states = np.asarray(summary.states, np.int64)
+    if isinstance(summary, NumericSummary):
+        counts = np.asarray(summary.bucket_counts, np.int64)
+        return ReferenceTarget(bounds=tuple(summary.bounds.tolist()), counts=counts, states=states)
+    if isinstance(summary, CategoricalSummary):
+        named = {name: times for name, times in summary.categories.items() if times}
+        other = {semconv.OTHER: summary.other} if summary.other else {}
+        return ReferenceTarget(categories={**named, **other}, states=states)
+    return ReferenceTarget(states=states)

@@ -1,0 +1,86 @@
+"""Evaluations as lines for a person at a console: what the debug exporter prints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from otel_ml.semconv import STATUSES
+
+from .emit import Judged
+from .evaluation import Evaluation, TargetEvaluation
+
+Verbosity = Literal["basic", "normal", "detailed"]
+
+_BARS = "▁▂▃▄▅▆▇█"
+_SHOWN = ("psi", "ks")
+
+
+def lines(
+    evaluations: Iterable[Evaluation], verbosity: Verbosity, held: Collection[Judged] = ()
+) -> list[str]:
+    """One line a model; then, by `verbosity`: none (basic), a line for each target that is not ok (normal), or
+    for each target (detailed). The worst come first.
+
+    `held` are targets that had a verdict before: theirs is shown while the window is too small for a new one.
+    """
+    return [line for evaluation in evaluations for line in _of_evaluation(evaluation, verbosity, held)]
+
+
+def _of_evaluation(evaluation: Evaluation, verbosity: Verbosity, held: Collection[Judged]) -> Iterator[str]:
+    judged = [
+        (target, _status(evaluation, target, held))
+        for target in sorted(evaluation.targets, key=lambda one: (-one.status, one.target))
+    ]
+    yield _headline(evaluation, [status for _, status in judged])
+    for target, status in judged:
+        if verbosity == "detailed" or (verbosity == "normal" and target.status > 0):
+            yield _row(target, status)
+
+
+def _status(evaluation: Evaluation, target: TargetEvaluation, held: Collection[Judged]) -> str:
+    known = target.evaluated or (evaluation.model, evaluation.window_name, target.target) in held
+    return STATUSES[target.status] if known or target.status else "waiting"
+
+
+def _headline(evaluation: Evaluation, statuses: list[str]) -> str:
+    key = evaluation.model
+    counted = [
+        f"{statuses.count(name)} {name}" for name in (*reversed(STATUSES), "waiting") if name in statuses
+    ]
+    where = "/".join(part for part in (key.service_namespace, key.service_name) if part)
+    variant = f" [{key.variant or key.role}]" if key.variant or key.role != "live" else ""
+    return (
+        f"{key.model} {key.version}{variant}{f' in {where}' if where else ''}: "
+        f"{_time(evaluation.window_start)} to {_time(evaluation.window_end)} UTC, {evaluation.rows} rows, "
+        f"{', '.join(counted) or 'nothing to compare'}"
+    )
+
+
+def _row(target: TargetEvaluation, status: str) -> str:
+    name = f"{target.target.kind} {target.target.name}".strip()
+    numbers = "  ".join(f"{key} {target.statistics[key]:.3f}" for key in _SHOWN if key in target.statistics)
+    parts = [f"  {status:<8} {name:<28}", f"{numbers:<21}", _both(target), target.detail or target.reason]
+    return "  ".join(part for part in parts if part).rstrip()
+
+
+def _both(target: TargetEvaluation) -> str:
+    if target.bins is None:
+        return ""
+    top = max(float(target.bins.reference.max(initial=0)), float(target.bins.current.max(initial=0)))
+    return f"{bars(target.bins.reference, top)} → {bars(target.bins.current, top)}"
+
+
+def bars(shares: NDArray[np.float64], top: float) -> str:
+    """One bar a share, `top` the full height."""
+    if not top > 0:
+        return _BARS[0] * len(shares)
+    heights = np.ceil(np.clip(shares / top, 0, 1) * (len(_BARS) - 1)).astype(int)
+    return "".join(_BARS[height] for height in heights)
+
+
+def _time(nanoseconds: int) -> str:
+    return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,258 @@
+"""Sends finished OTLP requests to a backend: over gRPC, or over HTTP with protobuf.
+
+Which failures are worth another attempt is what the OTLP specification says:
+https://opentelemetry.io/docs/specs/otlp/#failures and #failures-1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+from .queue import Outcome, Retry, SendingQueue
+from .settings import Otlp, OtlpHttp, RetryOnFailure
+from .settings import SendingQueue as QueueSettings
+
+_EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+_PATH = "/v1/metrics"
+_GRPC_RETRYABLE = {
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+}
+_HTTP_RETRYABLE = {429, 502, 503, 504}
+_MAX_ANSWER = 64 * 1024
+"""Bytes of an HTTP answer that are looked at."""
+
+
+class Sender(Protocol):
+    """One way to a backend."""
+
+    async def send(self, data: bytes) -> Outcome: ...
+    async def close(self) -> None: ...
+
+
+# --- gRPC -------------------------------------------------------------------------------------------------
+
+
+class GrpcSender:
+    """Sends over one gRPC channel; make it inside a running event loop."""
+
+    def __init__(self, settings: Otlp) -> None:
+        self._timeout = settings.timeout
+        self._metadata = tuple((name.lower(), value) for name, value in settings.headers.items())
+        self._channel = _channel(settings)
+        self._export = self._channel.unary_unary(_EXPORT, _raw, _raw)
+
+    async def send(self, data: bytes) -> Outcome:
+        """What became of one request."""
+        try:
+            answer = await self._export(data, timeout=self._timeout, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            return _of_rpc_error(error)
+        return _accepted(answer)
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._channel.close(None)
+
+
+def _raw(data: bytes) -> bytes:
+    return data
+
+
+def _channel(settings: Otlp) -> grpc.aio.Channel:
+    # gRPC's own pause between connection attempts grows to two minutes, longer than ours ever is.
+    pause = int(1000 * min(settings.retry_on_failure.initial_interval, 5.0))
+    options = [
+        ("grpc.initial_reconnect_backoff_ms", max(100, pause // 2)),
+        ("grpc.min_reconnect_backoff_ms", max(100, pause // 2)),
+        ("grpc.max_reconnect_backoff_ms", max(100, pause)),
+    ]
+    if not settings.secure():
+        return grpc.aio.insecure_channel(settings.endpoint.target, options=options)
+    ca_file = settings.tls.ca_file
+    credentials = grpc.ssl_channel_credentials(Path(ca_file).read_bytes() if ca_file else None)
+    return grpc.aio.secure_channel(settings.endpoint.target, credentials, options=options)
+
+
+def _of_rpc_error(error: grpc.aio.AioRpcError) -> Outcome:
+    code = error.code()
+    after = _retry_info({**_pairs(error.initial_metadata()), **_pairs(error.trailing_metadata())})
+    # RESOURCE_EXHAUSTED means "later" only together with a RetryInfo.
+    retry = code in _GRPC_RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None)
+    return Outcome(ok=False, retry=retry, message=f"{code.name}: {error.details()}", after=after)
+
+
+def _pairs(metadata: Any) -> dict[str, bytes]:
+    pairs = metadata or ()
+    return {name: value if isinstance(value, bytes) else str(value).encode() for name, value in pairs}
+
+
+def _retry_info(metadata: Mapping[str, bytes]) -> float | None:
+    """Seconds of the RetryInfo in an answer's trailers, None when there is none."""
+    info = RetryInfo()
+    try:
+        if "google.rpc.retryinfo-bin" in metadata:
+            info.ParseFromString(metadata["google.rpc.retryinfo-bin"])
+            return _seconds(info)
+        status = Status.FromString(metadata.get("grpc-status-details-bin", b""))
+        return next((_seconds(info) for detail in status.details if detail.Unpack(info)), None)
+    except DecodeError:
+        return None
+
+
+def _seconds(info: RetryInfo) -> float:
+    return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET; the redirect is the answer instead."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class HttpSender:
+    """Sends over HTTP, each request on a connection of its own, in a thread."""
+
+    def __init__(self, settings: OtlpHttp) -> None:
+        self._url = settings.endpoint + _PATH
+        self._timeout = settings.timeout
+        self._headers = {**settings.headers, "Content-Type": "application/x-protobuf"}
+        context = ssl.create_default_context(cafile=settings.tls.ca_file)
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), _NoRedirect(), _proxies(settings.endpoint)
+        )
+
+    async def send(self, data: bytes) -> Outcome:
+        """What became of one request."""
+        return await _in_thread(lambda: self._post(data))
+
+    async def close(self) -> None:
+        """Nothing is kept open between requests."""
+
+    def _post(self, data: bytes) -> Outcome:
+        request = urllib.request.Request(self._url, data, self._headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                return _accepted(answer.read(_MAX_ANSWER))
+        except urllib.error.HTTPError as error:
+            with error:
+                return _of_http_error(error)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            return Outcome(ok=False, retry=True, message=f"{self._url} cannot be reached: {reason}")
+
+
+def _proxies(url: str) -> urllib.request.ProxyHandler:
+    """The proxies of the environment; none for this machine itself, as in the Collector."""
+    host = urlsplit(url).hostname or ""
+    local = host in ("localhost", "::1") or host.startswith("127.")
+    return urllib.request.ProxyHandler({} if local else None)
+
+
+async def _in_thread(work: Callable[[], Outcome]) -> Outcome:
+    """The result of `work`, from a daemon thread: an executor's would keep the process alive after a stop."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Outcome] = loop.create_future()
+
+    def tell(outcome: Outcome) -> None:
+        if not result.done():
+            result.set_result(outcome)
+
+    def run() -> None:
+        try:
+            outcome = work()
+        except Exception as error:
+            outcome = Outcome(ok=False, message=f"{type(error).__name__}: {error}")
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(tell, outcome)
+
+    threading.Thread(target=run, name="otlphttp", daemon=True).start()
+    return await result
+
+
+def _of_http_error(error: urllib.error.HTTPError) -> Outcome:
+    message = f"{error.url} answered {error.code} {error.reason}"
+    after = retry_after(error.headers.get("Retry-After"), datetime.now(timezone.utc))
+    return Outcome(ok=False, retry=error.code in _HTTP_RETRYABLE, message=message, after=after)
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks to wait: a number, or the time until a date."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _accepted(answer: bytes) -> Outcome:
+    try:
+        partial = ExportMetricsServiceResponse.FromString(answer).partial_success
+    except DecodeError:
+        return Outcome(ok=True)
+    return Outcome(ok=True, rejected=partial.rejected_data_points, message=partial.error_message)
+
+
+# --- exporters --------------------------------------------------------------------------------------------
+
+
+class OtlpExporter:
+    """A sender behind a queue; make it inside a running event loop."""
+
+    def __init__(self, name: str, settings: Otlp | OtlpHttp) -> None:
+        self._sender: Sender = GrpcSender(settings) if isinstance(settings, Otlp) else HttpSender(settings)
+        self.queue = SendingQueue(
+            name,
+            self._sender.send,
+            size=_queue_size(settings.sending_queue),
+            retry=_retry(settings.retry_on_failure),
+        )
+
+    def start(self) -> None:
+        """Begin to send."""
+        self.queue.start()
+
+    async def stop(self, grace: float) -> None:
+        """Send what is waiting, for up to `grace` seconds."""
+        await self.queue.stop(grace)
+        await self._sender.close()
+
+
+def _queue_size(settings: QueueSettings) -> int:
+    # Without a queue nothing waits: there is room for the one request that is under way.
+    return settings.queue_size if settings.enabled else 1
+
+
+def _retry(settings: RetryOnFailure) -> Retry | None:
+    if not settings.enabled:
+        return None
+    return Retry(settings.initial_interval, settings.max_interval, settings.max_elapsed_time)

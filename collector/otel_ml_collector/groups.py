@@ -1,0 +1,284 @@
+"""Where increments go: series are resolved to models and targets, and these own cells of the panes.
+
+A group is one target of one monitored model. Senders of the same service, environment, model, version,
+variant and role add up in it; attributes that are no part of that, such as segments, are summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from otel_ml import semconv
+
+from .evaluation import Evaluation, ModelKey, Target
+from .points import Series
+from .streams import ragged
+from .verdict import Held
+
+Part = Literal["histogram", "category", "state", "rows"]
+
+SCORE = Target("score")
+PREDICTION = Target("prediction")
+NO_ROOM = -1
+
+_OLD_ENVIRONMENT = "deployment.environment"
+"""Name of the environment attribute before semantic conventions 1.27; many senders still use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What a series counts."""
+
+    model: ModelKey
+    """Without variant and role for a reference: a baseline is that of the version."""
+    target: Target | None
+    """None for the rows of the model."""
+    part: Part
+    name: str = ""
+    """Category or state."""
+    baseline_id: str = ""
+    reference: bool = False
+    """True when it describes the baseline, not current data."""
+
+
+_CURRENT: Mapping[str, tuple[Part, str, str]] = {
+    semconv.FEATURE_VALUE.name: ("histogram", "feature", ""),
+    semconv.FEATURE_CATEGORIES.name: ("category", "feature", semconv.FEATURE_CATEGORY),
+    semconv.FEATURE_OBSERVATIONS.name: ("state", "feature", semconv.FEATURE_STATE),
+    semconv.PREDICTION_SCORES.name: ("histogram", "score", ""),
+    semconv.PREDICTIONS.name: ("category", "prediction", semconv.PREDICTION_LABEL),
+    semconv.INFERENCE_ROWS.name: ("rows", "", ""),
+}
+_REFERENCE: Mapping[str, tuple[Part, str]] = {
+    semconv.BASELINE_VALUE.name: ("histogram", ""),
+    semconv.BASELINE_CATEGORIES.name: ("category", semconv.FEATURE_CATEGORY),
+    semconv.BASELINE_OBSERVATIONS.name: ("state", semconv.FEATURE_STATE),
+}
+
+
+def resolve(series: Series) -> Destination | None:
+    """What a series counts; None when it is none of ours or lacks what it needs."""
+    attributes = {key: _text(value) for key, value in series.attributes}
+    if not attributes.get(semconv.MODEL_NAME):
+        return None
+    if series.metric in _REFERENCE:
+        part, name_key = _REFERENCE[series.metric]
+        kind = attributes.get(semconv.DRIFT_TARGET, "")
+    elif series.metric in _CURRENT:
+        part, kind, name_key = _CURRENT[series.metric]
+    else:
+        return None
+    reference = series.metric in _REFERENCE
+    target = None if part == "rows" else _target(kind, attributes)
+    name = attributes.get(name_key, "")
+    if not _valid(series, part, target, name):
+        return None
+    model = _model(series, attributes, bare=reference)
+    return Destination(model, target, part, name, attributes.get(semconv.BASELINE_ID, ""), reference)
+
+
+def _target(kind: str, attributes: Mapping[str, str]) -> Target | None:
+    if kind not in semconv.TARGETS:
+        return None
+    if kind != "feature":
+        return Target(kind, attributes.get(semconv.FEATURE_NAME, ""))
+    name = attributes.get(semconv.FEATURE_NAME)
+    return Target(kind, name) if name is not None else None
+
+
+def _valid(series: Series, part: Part, target: Target | None, name: str) -> bool:
+    if (series.kind == "histogram") != (part == "histogram") or (target is None and part != "rows"):
+        return False
+    return part != "state" or name in semconv.STATES
+
+
+def _model(series: Series, attributes: Mapping[str, str], *, bare: bool) -> ModelKey:
+    resource = {key: _text(value) for key, value in series.resource}
+    return ModelKey(
+        resource.get(semconv.SERVICE_NAMESPACE, ""),
+        resource.get(semconv.SERVICE_NAME, ""),
+        resource.get(semconv.DEPLOYMENT_ENVIRONMENT, resource.get(_OLD_ENVIRONMENT, "")),
+        attributes[semconv.MODEL_NAME],
+        attributes.get(semconv.MODEL_VERSION, ""),
+        "" if bare else attributes.get(semconv.VARIANT_NAME, ""),
+        "live" if bare else attributes.get(semconv.VARIANT_ROLE, "live"),
+    )
+
+
+def _text(value: str | bool | int | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(slots=True)
+class Slot:
+    """A run of cells."""
+
+    offset: int
+    length: int
+
+
+@dataclass(slots=True)
+class Group:
+    """The cells of one target of one model."""
+
+    histograms: dict[tuple[float, ...], Slot] = field(default_factory=dict)
+    """By bounds: baselines that follow one another may differ in them."""
+    categories: dict[str, Slot] = field(default_factory=dict)
+    states: Slot | None = None
+    last: int = 0
+    """Time of the newest increment, Unix ns."""
+
+    def slots(self) -> Iterator[Slot]:
+        yield from self.histograms.values()
+        yield from self.categories.values()
+        if self.states is not None:
+            yield self.states
+
+    def place(self, destination: Destination, bounds: tuple[float, ...]) -> Slot | None:
+        """Where a series counts in this group, if there is a place already."""
+        if destination.part == "histogram":
+            return self.histograms.get(bounds)
+        if destination.part == "category":
+            return self.categories.get(destination.name)
+        return self.states
+
+    def size(self) -> int:
+        return sum(slot.length for slot in self.slots())
+
+
+@dataclass(slots=True)
+class Monitored:
+    """What is known about one monitored model."""
+
+    key: ModelKey
+    groups: dict[Target, Group] = field(default_factory=dict)
+    rows: Slot | None = None
+    first: int = 0
+    last: int = 0
+    """Times of the oldest and the newest increment, Unix ns."""
+    baselines: dict[str, int] = field(default_factory=dict)
+    """Ids that the data named, with the time of the newest increment."""
+    held: dict[Target, Held] = field(default_factory=dict)
+    latest: Evaluation | None = None
+
+    def slots(self) -> Iterator[Slot]:
+        for group in self.groups.values():
+            yield from group.slots()
+        if self.rows is not None:
+            yield self.rows
+
+
+class Groups:
+    """All monitored models and the cells they own."""
+
+    def __init__(self, *, max_groups: int, max_buckets: int) -> None:
+        self._max_groups = max_groups
+        self._max_buckets = max_buckets
+        self._cells = 0
+        self._count = 0
+        self.models: dict[ModelKey, Monitored] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def place(self, destination: Destination, bounds: tuple[float, ...], length: int) -> int:
+        """First cell that a series counts in, made if need be; `NO_ROOM` when a limit forbids it."""
+        model = self.models.get(destination.model)
+        if destination.target is None:
+            return self._rows(destination.model)
+        group = model.groups.get(destination.target) if model else None
+        slot = group.place(destination, bounds) if group else None
+        if slot is None:
+            slot = self._make(destination, bounds, length)
+        if slot is None:
+            return NO_ROOM
+        return slot.offset + (semconv.STATES.index(destination.name) if destination.part == "state" else 0)
+
+    def _rows(self, key: ModelKey) -> int:
+        model = self._model(key)
+        if model is None:
+            return NO_ROOM
+        if model.rows is None:
+            model.rows = self._allocate(1)
+        return model.rows.offset
+
+    def _model(self, key: ModelKey) -> Monitored | None:
+        model = self.models.get(key)
+        if model is None and len(self.models) < self._max_groups:
+            model = self.models[key] = Monitored(key)
+        return model
+
+    def _make(self, destination: Destination, bounds: tuple[float, ...], length: int) -> Slot | None:
+        model = self._model(destination.model)
+        assert destination.target is not None
+        if model is None:
+            return None
+        group = model.groups.get(destination.target)
+        if group is None:
+            if self._count >= self._max_groups:
+                return None
+            group = model.groups[destination.target] = Group()
+            self._count += 1
+        if destination.part == "state":
+            group.states = self._allocate(len(semconv.STATES))
+            return group.states
+        # Twice: two baselines of one version may be served at the same time, and states need a place, too.
+        if group.size() + length > 2 * self._max_buckets + len(semconv.STATES):
+            return None
+        slot = self._allocate(length)
+        if destination.part == "histogram":
+            group.histograms[bounds] = slot
+        else:
+            group.categories[destination.name] = slot
+        return slot
+
+    def _allocate(self, length: int) -> Slot:
+        slot = Slot(self._cells, length)
+        self._cells += length
+        return slot
+
+    def touch(self, destination: Destination, time: int) -> None:
+        """Note that a series counted something at `time`."""
+        model = self.models[destination.model]
+        model.first = min(model.first, time) if model.first else time
+        model.last = max(model.last, time)
+        if destination.baseline_id:
+            model.baselines[destination.baseline_id] = max(
+                model.baselines.get(destination.baseline_id, 0), time
+            )
+        if destination.target is not None:
+            group = model.groups[destination.target]
+            group.last = max(group.last, time)
+
+    def expire(self, before: int) -> bool:
+        """Forget models and groups without a row since `before`; whether there were any."""
+        gone = [key for key, model in self.models.items() if model.last < before]
+        for key in gone:
+            self._count -= len(self.models.pop(key).groups)
+        idle = [
+            (model, target)
+            for model in self.models.values()
+            for target, group in model.groups.items()
+            if group.last < before
+        ]
+        for model, target in idle:
+            del model.groups[target]
+            model.held.pop(target, None)
+            self._count -= 1
+        for model in self.models.values():
+            model.baselines = {name: time for name, time in model.baselines.items() if time >= before}
+        return bool(gone or idle)
+
+    def compact(self) -> NDArray[np.int64]:
+        """Renumber the cells that are in use without holes; (n,) the old number of each."""
+        slots = [slot for model in self.models.values() for slot in model.slots()]
+        lengths = np.array([slot.length for slot in slots], np.int64)
+        old = ragged(np.array([slot.offset for slot in slots], np.int64), lengths)
+        for slot, end in zip(slots, np.cumsum(lengths).tolist(), strict=True):
+            slot.offset = end - slot.length
+        self._cells = len(old)
+        return old

@@ -1,0 +1,234 @@
+"""Every key of the configuration: its type, its default and its range.
+
+Keys are the OpenTelemetry Collector's own where it has them. A key that is not known is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from .fields import (
+    Address,
+    Count,
+    Duration,
+    Effect,
+    Limits,
+    Listen,
+    PositiveDuration,
+    Probability,
+    Section,
+    Target,
+    Url,
+)
+
+
+def _on(value: object) -> object:
+    """A key without a body switches its part on, as in the Collector."""
+    return {} if value is None else value
+
+
+# --- receivers --------------------------------------------------------------------------------------------
+
+
+class Grpc(Section):
+    endpoint: Listen = Address("localhost", 4317)
+    max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
+class Http(Section):
+    endpoint: Listen = Address("localhost", 4318)
+    max_request_body_size: Annotated[int, Field(ge=1024, le=1024**3)] = 64 * 1024 * 1024
+    read_timeout: PositiveDuration = 30.0
+    idle_timeout: PositiveDuration = 60.0
+
+
+class Protocols(Section):
+    grpc: Annotated[Grpc | None, BeforeValidator(_on)] = None
+    http: Annotated[Http | None, BeforeValidator(_on)] = None
+
+
+class OtlpReceiver(Section):
+    protocols: Protocols
+
+
+# --- the processor ----------------------------------------------------------------------------------------
+
+
+class Window(Section):
+    type: Literal["sliding", "tumbling"] = "sliding"
+    length: PositiveDuration = 24 * 3600.0
+    step: PositiveDuration | None = None
+    """None: an hour when sliding (or the length, when that is shorter); the length when tumbling."""
+    lateness: Duration = 120.0
+    min_rows: Count = 200
+    max_age: PositiveDuration | None = None
+    """None: three times the length."""
+    initial_max_age: Duration = 600.0
+
+    def steps(self) -> float:
+        """Seconds between two ends of the window."""
+        if self.step is not None:
+            return self.step
+        return self.length if self.type == "tumbling" else min(3600.0, self.length)
+
+    def oldest(self) -> float:
+        """Seconds to which a window with too few rows may grow backwards."""
+        return 3 * self.length if self.max_age is None else self.max_age
+
+    def multiple(self, seconds: float) -> bool:
+        """Whether `seconds` is a whole number of steps, to the millisecond."""
+        return round(seconds * 1000) % round(self.steps() * 1000) == 0
+
+
+class Thresholds(Section):
+    psi: Limits = (0.1, 0.25)
+    ks: Limits = (0.1, 0.2)
+    states: Limits = (0.2, 0.5)
+
+
+class Fast(Section):
+    length: PositiveDuration | None = None
+    """None: an hour, or the window's length when that is shorter."""
+    psi: Effect = 2.0
+    p: Probability = 1e-6
+
+
+Source = Literal["wire", "file"]
+
+
+class BaselineSources(Section):
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("wire",)
+    path: str | None = None
+
+
+class EngineLimits(Section):
+    max_streams: Count = 100_000
+    max_groups: Count = 20_000
+    max_buckets: Annotated[int, Field(ge=2)] = 512
+    max_data_points_per_request: Count = 200_000
+
+
+Statistic = Literal["psi", "ks", "js", "hellinger", "wasserstein", "chi_square"]
+
+
+class MlDrift(Section):
+    window: Window = Window()
+    interval: PositiveDuration = 60.0
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)] = ("psi", "ks", "js")
+    thresholds: Thresholds = Thresholds()
+    min_reference_rows: Count = 500
+    alpha: Probability | None = None
+    """None: 0.001 for sliding windows, 0.01 for tumbling ones."""
+    correction: Literal["bh", "bonferroni", "none"] = "bh"
+    consecutive: Annotated[int, Field(ge=1, le=100)] | None = None
+    """None: 1 for sliding windows, 2 for tumbling ones."""
+    fast: Fast = Fast()
+    baseline: BaselineSources = BaselineSources()
+    limits: EngineLimits = EngineLimits()
+
+
+# --- exporters --------------------------------------------------------------------------------------------
+
+
+class SendingQueue(Section):
+    enabled: bool = True
+    queue_size: Count = 1000
+
+
+class RetryOnFailure(Section):
+    enabled: bool = True
+    initial_interval: PositiveDuration = 5.0
+    max_interval: PositiveDuration = 30.0
+    max_elapsed_time: Duration = 300.0
+    """0s: for ever."""
+
+
+class Tls(Section):
+    insecure: bool = False
+    ca_file: str | None = None
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"the value of {name!r} has characters that a header cannot carry")
+    return headers
+
+
+Headers = Annotated[dict[str, str], AfterValidator(_headers)]
+
+
+class Otlp(Section):
+    endpoint: Target
+    tls: Tls = Tls()
+    headers: Headers = Field(default_factory=dict)
+    timeout: PositiveDuration = 5.0
+    sending_queue: SendingQueue = SendingQueue()
+    retry_on_failure: RetryOnFailure = RetryOnFailure()
+
+    def secure(self) -> bool:
+        """Whether TLS is spoken: the scheme of the endpoint decides, else `tls.insecure`."""
+        return not self.tls.insecure if self.endpoint.secure is None else self.endpoint.secure
+
+
+class HttpTls(Section):
+    ca_file: str | None = None
+
+
+class OtlpHttp(Section):
+    endpoint: Url
+    tls: HttpTls = HttpTls()
+    headers: Headers = Field(default_factory=dict)
+    timeout: PositiveDuration = 30.0
+    sending_queue: SendingQueue = SendingQueue()
+    retry_on_failure: RetryOnFailure = RetryOnFailure()
+
+
+class Prometheus(Section):
+    endpoint: Listen = Address("localhost", 9464)
+
+
+class Debug(Section):
+    verbosity: Literal["basic", "normal", "detailed"] = "normal"
+
+
+Exporter = Otlp | OtlpHttp | Prometheus | Debug
+
+# --- extensions and the service ---------------------------------------------------------------------------
+
+
+class HealthCheck(Section):
+    endpoint: Listen = Address("localhost", 13133)
+
+
+class TelemetryMetrics(Section):
+    address: Listen | None = None
+
+
+class Telemetry(Section):
+    metrics: TelemetryMetrics = TelemetryMetrics()
+
+
+class Pipeline(Section):
+    receivers: Annotated[tuple[str, ...], Field(min_length=1)]
+    processors: tuple[str, ...] = ()
+    exporters: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ServiceSection(Section):
+    extensions: tuple[str, ...] = ()
+    pipelines: Annotated[dict[str, Pipeline], Field(min_length=1)]
+    telemetry: Telemetry = Telemetry()
+
+
+TYPES: dict[str, dict[str, type[Section]]] = {
+    "receivers": {"otlp": OtlpReceiver},
+    "processors": {"ml_drift": MlDrift},
+    "exporters": {"otlp": Otlp, "otlphttp": OtlpHttp, "prometheus": Prometheus, "debug": Debug},
+    "extensions": {"health_check": HealthCheck},
+}

@@ -1,0 +1,254 @@
+"""Distances and tests between two count arrays on the same cells: counts in, a float out.
+
+Notation: a_i and c_i are the reference's and the window's counts in cell i, n and m their sums, p = a/n,
+q = c/m, F and G the cumulative shares. Cells are taken as given; `cells` forms them. Distances raise
+`ValueError` when the two arrays differ in length or a side is empty: no number is right there.
+
+References
+[1] Yurdakul, Naranjo (2020), Statistical properties of the population stability index, J. Risk Model Valid.
+[2] Stephens (1970), Use of the Kolmogorov-Smirnov … statistics without extensive tables, JRSS B 32.
+[3] Rao, Scott (1981), The analysis of categorical data from complex sample surveys, JASA 76.
+[4] Lin (1991), Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37.
+[5] Cohen (1988), Statistical power analysis for the behavioral sciences, chapter 6.
+[6] Benjamini, Hochberg (1995), Controlling the false discovery rate, JRSS B 57.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import asin, erfc, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+
+
+def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats, float, float]:
+    """Both sides as floats with their sums, after the checks every statistic needs."""
+    a, c = np.asarray(reference, np.float64), np.asarray(current, np.float64)
+    if a.shape != c.shape or a.ndim != 1:
+        raise ValueError(
+            f"reference has shape {a.shape} and current {c.shape}; count both sides on the same cells"
+        )
+    n, m = float(a.sum()), float(c.sum())
+    if not (n > 0 and m > 0):
+        raise ValueError(f"reference has {n:g} rows and current {m:g}; a statistic needs rows on both sides")
+    return a, c, n, m
+
+
+def _shares(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    a, c, n, m = _pair(reference, current)
+    return a / n, c / m
+
+
+def mixed_shares(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats]:
+    """Shares of both sides that are all above 0, without the cells that are empty on both sides.
+
+    p' = (a/n + κ) / (1 + κB) with κ = 0.5 / min(n, m), q' likewise, over the B cells that are left;
+    proportional counts stay equal.
+    """
+    a, c, n, m = _pair(reference, current)
+    used = (a + c) > 0
+    kappa = 0.5 / min(n, m)
+    total = 1 + kappa * np.count_nonzero(used)
+    return (a[used] / n + kappa) / total, (c[used] / m + kappa) / total
+
+
+def _psi(p: Floats, q: Floats) -> float:
+    return max(0.0, float(np.sum((q - p) * np.log(q / p))))
+
+
+def psi(reference: ArrayLike, current: ArrayLike) -> float:
+    """Population stability index Σ(q − p)·ln(q / p), ≥ 0 and finite [1].
+
+    The raw industry value when no cell is empty, else that of `mixed_shares`.
+    """
+    a, c, n, m = _pair(reference, current)
+    if a.all() and c.all():
+        return _psi(a / n, c / m)
+    return _psi(*mixed_shares(a, c))
+
+
+def psi_excess(reference: ArrayLike, current: ArrayLike, *, phi: float = 1.0) -> float:
+    """Population stability index above what sampling alone gives, ≥ 0 [1].
+
+    PSI of `mixed_shares` less its expectation without drift, (B − 1)(1/n + φ/m) over the B cells in use.
+    """
+    _, _, n, m = _pair(reference, current)
+    p, q = mixed_shares(reference, current)
+    return max(0.0, _psi(p, q) - (len(p) - 1) * (1 / n + phi / m))
+
+
+def ks(reference: ArrayLike, current: ArrayLike) -> float:
+    """Kolmogorov–Smirnov distance at the bounds, in [0, 1]: at most the distance of the raw values."""
+    p, q = _shares(reference, current)
+    return min(1.0, float(np.max(np.abs(np.cumsum(p - q)[:-1]), initial=0.0)))
+
+
+def ks_upper(reference: ArrayLike, current: ArrayLike, *, atoms: NDArray[np.bool_] | None = None) -> float:
+    """Upper bound of the Kolmogorov–Smirnov distance of the raw values, in [0, 1].
+
+    max over cells of F(upper) − G(lower) and G(upper) − F(lower). `atoms` marks cells that hold one single
+    value: both sides step there together, so nothing is hidden inside.
+    """
+    p, q = _shares(reference, current)
+    F, G = np.cumsum(p), np.cumsum(q)
+    inside = np.maximum(F - (G - q), G - (F - p))
+    if atoms is not None:
+        inside = inside[~atoms]
+    return float(min(1.0, max(ks(reference, current), np.max(inside, initial=0.0))))
+
+
+def js(reference: ArrayLike, current: ArrayLike) -> float:
+    """Jensen–Shannon distance, the root of the divergence in bits, in [0, 1] [4]."""
+    p, q = _shares(reference, current)
+    middle = (p + q) / 2
+    nats = special.rel_entr(p, middle).sum() + special.rel_entr(q, middle).sum()
+    return sqrt(min(1.0, max(0.0, float(nats) / 2 / np.log(2))))
+
+
+def hellinger(reference: ArrayLike, current: ArrayLike) -> float:
+    """Hellinger distance √(½ Σ(√p − √q)²), in [0, 1]."""
+    p, q = _shares(reference, current)
+    return min(1.0, sqrt(0.5 * float(np.sum((np.sqrt(p) - np.sqrt(q)) ** 2))))
+
+
+def total_variation(reference: ArrayLike, current: ArrayLike) -> float:
+    """Total variation distance ½ Σ|p − q|, in [0, 1]: the share of rows that moved to another cell."""
+    p, q = _shares(reference, current)
+    return min(1.0, 0.5 * float(np.sum(np.abs(p - q))))
+
+
+def wasserstein(reference: ArrayLike, current: ArrayLike, bounds: Floats, scale: float) -> float:
+    """Wasserstein-1 distance between the first and the last bound, over `scale` (> 0, in the values' unit).
+
+    ∫|F − G| with both curves straight between two bounds, as mass spread evenly inside a cell makes them.
+    What lies beyond the first and the last bound has no width, so one outlier cannot carry the distance.
+    `bounds` has one entry less than the counts.
+    """
+    p, q = _shares(reference, current)
+    if len(bounds) != len(p) - 1:
+        raise ValueError(f"{len(bounds)} bounds do not make {len(p)} cells; give one bound less than counts")
+    D = np.cumsum(p - q)[:-1]
+    return float(np.sum(_area(D[:-1], D[1:], np.diff(bounds / scale))))
+
+
+def _area(left: Floats, right: Floats, width: Floats) -> Floats:
+    """∫|D| over cells where D runs straight from `left` to `right`."""
+    size = np.abs(left) + np.abs(right)
+    crossing = (left * right < 0) & (size > 0)
+    return width * np.where(crossing, (left**2 + right**2) / np.where(size > 0, size, 1.0), size) / 2
+
+
+def chi_square(reference: ArrayLike, current: ArrayLike) -> float:
+    """Two-sample homogeneity statistic X² = Σ (a√(m/n) − c√(n/m))² / (a + c), ≥ 0.
+
+    Without drift and with independent rows it follows χ² with one degree of freedom less than cells.
+    """
+    a, c, n, m = _pair(reference, current)
+    both = a + c
+    used = both > 0
+    difference = a[used] * sqrt(m / n) - c[used] * sqrt(n / m)
+    return float(np.sum(difference**2 / both[used]))
+
+
+@dataclass(frozen=True, slots=True)
+class DesignEffect:
+    """How much more a window's counts scatter than independent rows would [3]."""
+
+    phi: float = 1.0
+    """φ ≥ 1, the mean inflation of variances: m rows are worth m/φ independent ones."""
+    spread: float = 0.0
+    """a² ≥ 0, the squared coefficient of variation of the inflations (Satterthwaite)."""
+
+
+def design_effect(panes: ArrayLike) -> DesignEffect:
+    """φ and a² of a window from its counts (P, B) per pane; 1 and 0 when there is nothing to estimate from.
+
+    W = Σ_t r_t r_tᵀ / m · P / (P − 1) with r_t = (C_t − m_t q) / √q; φ = max(1, tr W / (B − 1)) [3].
+    """
+    C = np.asarray(panes, np.float64)
+    C = C[C.sum(axis=1) > 0][:, C.sum(axis=0) > 0]
+    cells, P = np.asarray(panes).shape[1], len(C)
+    if P < 2 or C.shape[1] < 2:
+        return DesignEffect()
+    m_t, m = C.sum(axis=1, keepdims=True), C.sum()
+    q = C.sum(axis=0) / m
+    r = (C - m_t * q) / np.sqrt(q)
+    W = r.T @ r / m * (P / (P - 1))
+    trace, trace_of_square = float(np.trace(W)), float(np.sum(W * W))
+    if trace <= 0:
+        return DesignEffect()
+    spread = (cells - 1) * (trace_of_square - trace**2 / P) / trace**2 - 1
+    return DesignEffect(max(1.0, trace / (cells - 1)), max(0.0, spread))
+
+
+def chi_square_p(
+    statistic: float, cells: int, *, n: float, m: float, effect: DesignEffect | None = None
+) -> float:
+    """P-value of `chi_square` over `cells` cells, corrected for rows that come in sessions [3]."""
+    effect = effect or DesignEffect()
+    inflation = (1 / n + effect.phi / m) / (1 / n + 1 / m)
+    freedom = (cells - 1) / (1 + effect.spread)
+    return float(special.chdtrc(freedom, statistic / (inflation * (1 + effect.spread))))
+
+
+def ks_p(distance: float, *, n: float, m: float) -> float:
+    """P-value of `ks` between n and m independent rows: Kolmogorov's limit with Stephens' correction [2].
+
+    On cells it errs to the safe side: the distance at the bounds is at most that of the values.
+    """
+    root = sqrt(n * m / (n + m))
+    return float(special.kolmogorov((root + 0.12 + 0.11 / root) * distance))
+
+
+def cohen_h(p: float, q: float) -> float:
+    """Cohen's h |2·asin√q − 2·asin√p| of two shares, in [0, π] [5]."""
+    return abs(2 * asin(sqrt(q)) - 2 * asin(sqrt(p)))
+
+
+def two_proportion_p(k: float, n: float, j: float, m: float) -> float:
+    """P-value of "k of n and j of m have the same share", two-sided.
+
+    Pooled normal test; Fisher's exact test on rounded counts when a pooled expected count is below 10. 1 when
+    no row or every row has the property.
+    """
+    share = (k + j) / (n + m)
+    if share <= 0 or share >= 1:
+        return 1.0
+    if min(share, 1 - share) * min(n, m) < 10:
+        return fisher_p(round(k), round(n), round(j), round(m))
+    z = abs(k / n - j / m) / sqrt(share * (1 - share) * (1 / n + 1 / m))
+    return erfc(z / sqrt(2))
+
+
+def fisher_p(k: int, n: int, j: int, m: int) -> float:
+    """P-value of Fisher's exact test of k of n against j of m: tables at most as probable as this one."""
+    successes = k + j
+    low, high = max(0, successes - n), min(successes, m)
+    x = np.arange(low, high + 1, dtype=np.float64)
+    log_p = _log_binomial(m, x) + _log_binomial(n, successes - x) - _log_binomial(n + m, successes)
+    # The relative slack keeps tables that are equally probable, whatever the rounding of their logarithms.
+    return float(min(1.0, np.exp(log_p[log_p <= log_p[j - low] + 1e-7]).sum()))
+
+
+def _log_binomial(n: float, k: float | Floats) -> Floats:
+    return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Floats:
+    """Adjusted p-values that hold the false discovery rate, in the order given [6]."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * len(p) / ranks))
+    return adjusted
+
+
+def bonferroni(p_values: ArrayLike) -> Floats:
+    """Adjusted p-values that hold the chance of any false alarm, in the order given: p times their number."""
+    p = np.asarray(p_values, np.float64)
+    return np.minimum(1.0, p * len(p))

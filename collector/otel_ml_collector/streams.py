@@ -1,0 +1,333 @@
+"""Increments out of points: what each stream adds to the counts, whatever order its points came in.
+
+A stream is one series of one sender. Points wait in a reorder buffer until the watermark passes their time
+and are then applied in the order of time, so that any reorder within the lateness, any duplication and any
+interleaving of streams gives the same increments.
+
+Cumulative points are differenced. Same start and no smaller bucket: the difference counts. A newer start is a
+restart and counts as it is. A smaller bucket without a newer start is a reset: it counts nothing and becomes
+the new base. Delta points count as they are, once for each (start, time).
+
+State lies in arrays over all streams and in one arena of last values: a round applies one point of many
+streams at once, and there are as many rounds as the busiest stream has points.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .points import CUMULATIVE, Attributes, Series
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+SAME_COLLECTION = 1_000_000_000
+"""Series of one process whose first points are closer than this (ns) come from the same collection."""
+
+_UNSEEN = -1
+_NEVER = np.iinfo(np.int64).max
+
+
+def ragged(offsets: Ints, lengths: Ints) -> Ints:
+    """Indices of all elements of the runs that begin at `offsets` and are `lengths` long, one after the other."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(offsets - (ends - lengths), lengths) + np.arange(total)
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points or increments of known streams; point i has `lengths[i]` consecutive `values`, at least one."""
+
+    stream: Ints
+    start: Ints
+    time: Ints
+    temporality: NDArray[np.int8]
+    shape: Ints
+    """Which bounds: an index that is equal for equal bounds."""
+    lengths: Ints
+    values: Ints
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def take(self, which: Ints) -> Points:
+        """The points at these positions, in this order."""
+        offsets = np.cumsum(self.lengths) - self.lengths
+        lengths = self.lengths[which]
+        return Points(
+            self.stream[which], self.start[which], self.time[which], self.temporality[which],
+            self.shape[which], lengths, self.values[ragged(offsets[which], lengths)],
+        )  # fmt: skip
+
+    def sums(self) -> Ints:
+        """Sum of the values of each point."""
+        return (
+            np.add.reduceat(self.values, np.cumsum(self.lengths) - self.lengths)
+            if len(self)
+            else self.lengths
+        )
+
+
+def concatenate(parts: list[Points]) -> Points:
+    """All points of `parts`, in order."""
+    columns = zip(
+        *((p.stream, p.start, p.time, p.temporality, p.shape, p.lengths, p.values) for p in parts),
+        strict=True,
+    )
+    return Points(*(np.concatenate(column) for column in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the points up to a watermark came to."""
+
+    increments: Points
+    """What each point adds, ordered by round; `temporality` and `start` are those of the point."""
+    initial: Points
+    """First points of series that were not counted, because they began before us or too long ago."""
+    counts: Counter[str]
+    """duplicate, overlap, reset, restart, gap, initial: points with that fate."""
+    overlapping: tuple[int, ...]
+    """Streams that two writers seem to share."""
+
+
+class Streams:
+    """State of every stream: its last start, time, and cumulative values.
+
+    `started` (Unix ns) and `initial_max_age` (ns) decide whether a cumulative series is counted from its
+    start when it is first seen.
+    """
+
+    def __init__(self, *, started: int, initial_max_age: int) -> None:
+        self._started = started
+        self._initial_max_age = initial_max_age
+        self._index: dict[Series, int] = {}
+        self._series: dict[int, Series] = {}
+        self._free: list[int] = []
+        self._resources: dict[Attributes, int] = {}
+        self._resource_seen = np.full(64, _NEVER, np.int64)
+        self._start = np.zeros(64, np.int64)
+        self._time = np.full(64, _UNSEEN, np.int64)
+        self._temporality = np.zeros(64, np.int8)
+        self._shape = np.zeros(64, np.int64)
+        self._resource = np.zeros(64, np.int64)
+        self._offset = np.zeros(64, np.int64)
+        self._length = np.zeros(64, np.int64)
+        self._touched = np.zeros(64, np.int64)
+        self._arena = np.zeros(1024, np.int64)
+        self._used = 0
+        self._pending: list[tuple[int, Points]] = []
+        """Each with the earliest time in it."""
+        self._watermark = 0
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def pending(self) -> int:
+        """Points that wait in the reorder buffer."""
+        return sum(len(points) for _, points in self._pending)
+
+    @property
+    def watermark(self) -> int:
+        """Up to where points have been applied, Unix ns; a point at or before it comes too late."""
+        return self._watermark
+
+    def series(self, stream: int) -> Series:
+        return self._series[stream]
+
+    def find(self, series: Series) -> int | None:
+        return self._index.get(series)
+
+    def add(self, series: Series, now: int) -> int:
+        """The stream of a series, made if need be."""
+        found = self._index.get(series)
+        if found is not None:
+            return found
+        stream = self._free.pop() if self._free else len(self._series)
+        self._grow(stream + 1)
+        self._index[series] = stream
+        self._series[stream] = series
+        self._time[stream] = _UNSEEN
+        self._length[stream] = 0
+        self._touched[stream] = now
+        self._resource[stream] = self._resources.setdefault(series.resource, len(self._resources))
+        return stream
+
+    def _grow(self, size: int) -> None:
+        if size <= len(self._start):
+            return
+        for name in (
+            "_start",
+            "_time",
+            "_temporality",
+            "_shape",
+            "_resource",
+            "_offset",
+            "_length",
+            "_touched",
+        ):
+            old = getattr(self, name)
+            new = np.zeros(2 * size, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+        more = 2 * size - len(self._resource_seen)
+        self._resource_seen = np.concatenate([self._resource_seen, np.full(more, _NEVER, np.int64)])
+
+    def late(self, stream: Ints, start: Ints, time: Ints) -> tuple[Mask, Mask]:
+        """Which points come too late, and which of these only repeat the last point of their stream."""
+        late = time <= self._watermark
+        repeated = late & (time == self._time[stream]) & (start == self._start[stream])
+        return late & ~repeated, repeated
+
+    def push(self, points: Points, now: int) -> None:
+        """Put points into the reorder buffer."""
+        if len(points):
+            self._touched[points.stream] = now
+            self._pending.append((int(points.time.min()), points))
+
+    def apply(self, watermark: int) -> Applied | None:
+        """Apply all points up to `watermark`, in the order of time; None when there are none."""
+        self._watermark = max(self._watermark, watermark)
+        due: list[Points] = []
+        waiting: list[tuple[int, Points]] = []
+        for earliest, points in self._pending:
+            if earliest > self._watermark:
+                waiting.append((earliest, points))
+                continue
+            now = points.time <= self._watermark
+            due.append(points.take(np.flatnonzero(now)))
+            if not now.all():
+                later = points.take(np.flatnonzero(~now))
+                waiting.append((int(later.time.min()), later))
+        self._pending = waiting
+        return self._apply(_ordered(concatenate(due))) if due else None
+
+    def _apply(self, points: Points) -> Applied:
+        self._note_resources(points)
+        counts: Counter[str] = Counter()
+        increments, initial, overlapping = [], [], set()
+        for which in _rounds(points.stream):
+            part = points.take(which)
+            added, first, shared = self._round(part, counts)
+            increments.append(added)
+            initial.append(first)
+            overlapping.update(shared.tolist())
+        return Applied(concatenate(increments), concatenate(initial), counts, tuple(sorted(overlapping)))
+
+    def _note_resources(self, points: Points) -> None:
+        np.minimum.at(self._resource_seen, self._resource[points.stream], points.time)
+
+    def _round(self, points: Points, counts: Counter[str]) -> tuple[Points, Points, Ints]:
+        """One point of each of many streams: increments, first points not counted, streams with two writers."""
+        s = points.stream
+        start, time = self._start[s], self._time[s]
+        fresh = time == _UNSEEN
+        cumulative = points.temporality == CUMULATIVE
+        switched = ~fresh & (self._temporality[s] != points.temporality)
+        duplicate = ~fresh & ~switched & (points.start == start) & (points.time == time)
+        older = ~fresh & ~switched & cumulative & (points.start < start)
+        restart = ~fresh & ~switched & cumulative & (points.start > start)
+        following = cumulative & ~(fresh | switched | duplicate | older | restart)
+        difference, reset = self._difference(points, following)
+        uncounted = cumulative & (switched | (fresh & ~self._counts_from_start(points)))
+        delta = ~cumulative & ~fresh & ~switched & ~duplicate
+        overlap = (
+            older | (restart & (points.start < time)) | (delta & (points.start < time) & (points.start > 0))
+        )
+        fates = {"duplicate": duplicate, "overlap": overlap, "reset": reset, "restart": restart,
+                 "gap": delta & (points.start > time), "initial": uncounted}  # fmt: skip
+        counts.update({name: int(fate.sum()) for name, fate in fates.items() if fate.any()})
+        self._remember(points.take(np.flatnonzero(~(duplicate | older))))
+        added = replace(points, values=difference).take(
+            np.flatnonzero(~(duplicate | older | reset | uncounted))
+        )
+        return added, points.take(np.flatnonzero(uncounted)), s[overlap]
+
+    def _difference(self, points: Points, following: Mask) -> tuple[Ints, Mask]:
+        """Values to add, where `following` continues its stream, and which of these are resets."""
+        values = points.values.copy()
+        comparable = following & (self._shape[points.stream] == points.shape)
+        which = np.flatnonzero(comparable)
+        reset = following & ~comparable
+        if len(which):
+            lengths = points.lengths[which]
+            own = ragged((np.cumsum(points.lengths) - points.lengths)[which], lengths)
+            values[own] -= self._arena[ragged(self._offset[points.stream[which]], lengths)]
+            falls = np.minimum.reduceat(values[own], np.cumsum(lengths) - lengths) < 0
+            reset[which[falls]] = True
+        return values, reset
+
+    def _counts_from_start(self, points: Points) -> Mask:
+        """Which first points of cumulative series count as they are."""
+        young = (points.start >= self._started) & (points.time - points.start <= self._initial_max_age)
+        seen = self._resource_seen[self._resource[points.stream]]
+        return young | (points.time - seen > SAME_COLLECTION)
+
+    def _remember(self, points: Points) -> None:
+        s = points.stream
+        moved = self._length[s] != points.lengths
+        if moved.any():
+            self._move(s[moved], points.lengths[moved])
+        self._start[s], self._time[s] = points.start, points.time
+        self._temporality[s], self._shape[s] = points.temporality, points.shape
+        self._arena[ragged(self._offset[s], points.lengths)] = points.values
+
+    def _move(self, streams: Ints, lengths: Ints) -> None:
+        """Give streams new places in the arena."""
+        self._length[streams] = 0
+        needed = int(lengths.sum())
+        if self._used + needed > len(self._arena):
+            self._repack(needed)
+        ends = self._used + np.cumsum(lengths)
+        self._offset[streams], self._length[streams] = ends - lengths, lengths
+        self._used = int(ends[-1])
+
+    def _repack(self, room: int = 0) -> None:
+        """Close the holes in the arena and leave `room` for more."""
+        alive = np.array(sorted(self._series), np.int64)
+        lengths = self._length[alive]
+        kept = self._arena[ragged(self._offset[alive], lengths)]
+        self._used = len(kept)
+        self._arena = np.concatenate([kept, np.zeros(1024 + room + len(kept) // 2, np.int64)])
+        self._offset[alive] = np.cumsum(lengths) - lengths
+
+    def expire(self, before: int) -> list[int]:
+        """Forget the streams that sent nothing since `before` (Unix ns of arrival) and say which they were."""
+        waiting = {int(s) for _, points in self._pending for s in np.unique(points.stream)}
+        gone = [s for s in self._series if self._touched[s] < before and s not in waiting]
+        for stream in gone:
+            del self._index[self._series.pop(stream)]
+            self._free.append(stream)
+        if gone:
+            self._repack()
+            self._forget_resources()
+        return gone
+
+    def _forget_resources(self) -> None:
+        """Keep only the resources that still have streams."""
+        before, self._resources = self._resource_seen, {}
+        self._resource_seen = np.full(len(before), _NEVER, np.int64)
+        for stream, series in self._series.items():
+            resource = self._resources.setdefault(series.resource, len(self._resources))
+            self._resource_seen[resource] = before[self._resource[stream]]
+            self._resource[stream] = resource
+
+
+def _ordered(points: Points) -> Points:
+    """Sorted by stream, time and start; what is left of ties is broken by the values' sum, so that order of arrival
+    never matters."""
+    return points.take(np.lexsort((points.sums(), points.start, points.time, points.stream)))
+
+
+def _rounds(stream: Ints) -> list[Ints]:
+    """Positions of the first points of all streams, then of the second ones, and so on; `stream` is sorted."""
+    first = np.flatnonzero(np.r_[True, stream[1:] != stream[:-1]])
+    rank = np.arange(len(stream)) - np.repeat(first, np.diff(np.r_[first, len(stream)]))
+    order = np.argsort(rank, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(rank))[:-1])

@@ -1,0 +1,213 @@
+"""Windows over time: how they are cut into panes, and the counts that lie in each pane.
+
+Time is Unix nanoseconds. A pane, and so a window, is the half-open interval (start, end]: the time of a point
+is the end of the interval it reports on, so a point stamped exactly at the end of a window belongs to that
+window. All increments of a point are credited to the pane of its own time.
+
+Two widths keep memory bounded: recent panes are fine (the fast lane looks at them), older ones are added up
+into coarse panes, of which every window is a whole number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from otel_ml.errors import ConfigurationError
+
+Counts = NDArray[np.int64]
+
+PANES = 24
+"""Panes a window has at least, where its widths allow: the overdispersion of sessions is estimated from them."""
+MAX_STEPS = 168
+"""Steps a window that waits for rows may grow backwards, so that short steps do not keep panes for days."""
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """Which period is compared and how often. All times in seconds, to the millisecond.
+
+    Raises `ConfigurationError` for a time out of range, or a length that is not a whole number of steps. The
+    step of a tumbling window is its length.
+    """
+
+    type: Literal["sliding", "tumbling"] = "sliding"
+    length: float = 86400.0
+    step: float = 3600.0
+    lateness: float = 120.0
+    """How long points are waited for. A window closes this long after its end."""
+    max_age: float = 259200.0
+    """How far back a window with too few rows may reach, measured from its end."""
+    refresh: float = 60.0
+    """Time between two refreshes of the numbers, while the status waits for the next step."""
+    fast_length: float = 3600.0
+    """Length of the fast lane, which can raise the status before the next step."""
+    initial_max_age: float = 600.0
+    """A cumulative series seen for the first time is counted from its start if that is not longer ago."""
+
+    def __post_init__(self) -> None:
+        if self.type not in ("sliding", "tumbling"):
+            raise ConfigurationError(f"window type {self.type!r} is not known; use 'sliding' or 'tumbling'")
+        if self.type == "tumbling":
+            object.__setattr__(self, "step", self.length)
+        for name in ("length", "step", "refresh", "fast_length"):
+            _at_least_one_ms(name, getattr(self, name))
+        for name in ("lateness", "max_age", "initial_max_age"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"window {name} is {getattr(self, name)!r}; it cannot be negative")
+        if nanoseconds(self.length) % nanoseconds(self.step):
+            raise ConfigurationError(
+                f"window length {self.length:g} s is not a whole number of steps of {self.step:g} s; "
+                "choose a step that divides the length"
+            )
+
+    @property
+    def length_ns(self) -> int:
+        return nanoseconds(self.length)
+
+    @property
+    def step_ns(self) -> int:
+        return nanoseconds(self.step)
+
+    @property
+    def reach_ns(self) -> int:
+        """How far back from its end a window can look, in whole steps, growth included."""
+        growth = min(nanoseconds(self.max_age) // self.step_ns, MAX_STEPS) * self.step_ns
+        return max(self.length_ns, growth)
+
+    @property
+    def expiry_ns(self) -> int:
+        """How long after its last row an idle group is kept."""
+        return 2 * self.length_ns + nanoseconds(self.max_age)
+
+    @property
+    def coarse_ns(self) -> int:
+        """Width of the panes that windows are made of: the largest that gives a window `PANES` of them."""
+        return _part(self.step_ns, self.length_ns // PANES)
+
+    @property
+    def fine_ns(self) -> int:
+        """Width of recent panes: the largest that gives the fast lane `PANES` of them."""
+        return _part(self.coarse_ns, nanoseconds(self.fast_length) // PANES)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds as whole milliseconds in nanoseconds."""
+    return round(seconds * 1000) * _MS
+
+
+def _at_least_one_ms(name: str, seconds: float) -> None:
+    if not seconds >= 0.001:
+        raise ConfigurationError(f"window {name} is {seconds!r} s; it must be at least 0.001 s")
+
+
+def _part(width: int, at_most: int) -> int:
+    """Largest whole fraction of `width` that is not above `at_most`."""
+    # Widths are whole milliseconds: 10**6 has enough divisors that the search ends within twice its start.
+    parts = max(1, -(-width // max(1, at_most)))
+    while width % parts:
+        parts += 1
+    return width // parts
+
+
+def steps_between(after: int, until: int, step: int) -> range:
+    """Ends of windows in (after, until]: the multiples of `step`, counted from the epoch."""
+    return range((after // step + 1) * step, until + 1, step)
+
+
+class Panes:
+    """Counts by time and cell. A cell is an index into one space that all groups share.
+
+    Every pane is one vector over all cells, so that a window of every group is a sum of a few vectors.
+    """
+
+    def __init__(self, spec: WindowSpec) -> None:
+        self._fine_ns = spec.fine_ns
+        self._coarse_ns = spec.coarse_ns
+        self._fast_ns = nanoseconds(spec.fast_length)
+        self._reach_ns = spec.reach_ns
+        self._fine: dict[int, Counts] = {}
+        self._coarse: dict[int, Counts] = {}
+        self._coarse_until = 0
+
+    def __len__(self) -> int:
+        return len(self._fine) + len(self._coarse)
+
+    def add(self, times: NDArray[np.int64], cells: NDArray[np.int64], counts: Counts) -> None:
+        """Credit `counts` to `cells` in the panes of `times`; equal shapes, cells may repeat."""
+        which = (times - 1) // self._fine_ns
+        for pane in np.unique(which):
+            here = which == pane
+            vector = _reserve(self._fine, int(pane), int(cells[here].max()) + 1)
+            np.add.at(vector, cells[here], counts[here])
+
+    def gather(self, cells: NDArray[np.int64], start: int, end: int) -> tuple[NDArray[np.int64], Counts]:
+        """Starts (P,) and counts (P, len(cells)) of the panes in (start, end], oldest first.
+
+        Panes that nobody wrote are left out. Exact when `start` and `end` lie on boundaries of panes; a pane
+        that an edge cuts belongs to the window in which it starts.
+        """
+        found = list(self._between(start, end))
+        starts = np.array([begin for begin, _ in found], np.int64)
+        counts = np.zeros((len(found), len(cells)), np.int64)
+        for row, (_, vector) in zip(counts, found, strict=True):
+            _take(vector, cells, out=row)
+        return starts, counts
+
+    def _between(self, start: int, end: int) -> Iterator[tuple[int, Counts]]:
+        for panes, width in ((self._coarse, self._coarse_ns), (self._fine, self._fine_ns)):
+            for index in sorted(panes):
+                if start <= index * width < end:
+                    yield index * width, panes[index]
+
+    def roll(self, watermark: int) -> None:
+        """Add fine panes that the fast lane has left up into coarse ones and forget what no window can reach."""
+        until = (watermark - self._fast_ns) // self._coarse_ns * self._coarse_ns
+        if until <= self._coarse_until:
+            return
+        self._coarse_until = until
+        for index in [i for i in self._fine if i * self._fine_ns < until]:
+            vector = self._fine.pop(index)
+            into = _reserve(self._coarse, index * self._fine_ns // self._coarse_ns, len(vector))
+            into[: len(vector)] += vector
+        oldest = watermark - self._reach_ns - self._coarse_ns
+        for index in [i for i in self._coarse if (i + 1) * self._coarse_ns <= oldest]:
+            del self._coarse[index]
+
+    def keep(self, cells: NDArray[np.int64]) -> None:
+        """Renumber: cell `cells[i]` becomes cell i, all others are forgotten."""
+        for panes in (self._fine, self._coarse):
+            for index, vector in panes.items():
+                panes[index] = np.zeros(len(cells), np.int64)
+                _take(vector, cells, out=panes[index])
+
+
+def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
+    vector = panes.get(index)
+    if vector is None:
+        vector = panes[index] = np.zeros(size, np.int64)
+    elif len(vector) < size:
+        # Half as much again: new cells come one group at a time.
+        grown = np.zeros(size + size // 2, np.int64)
+        grown[: len(vector)] = vector
+        vector = panes[index] = grown
+    return vector
+
+
+def _take(vector: Counts, cells: NDArray[np.int64], *, out: Counts) -> None:
+    """Counts of `cells`; a pane is only as long as the last cell that was written in it."""
+    known = cells < len(vector)
+    out[known] = vector[cells[known]]
+
+
+def condense(matrix: Counts) -> Counts:
+    """The same counts in fewer than 2 × `PANES` rows: neighbouring panes added up."""
+    together = len(matrix) // PANES
+    if together < 2:
+        return matrix
+    return np.add.reduceat(matrix, np.arange(0, len(matrix), together), axis=0)

@@ -1,0 +1,190 @@
+"""One data point from its wire bytes: straight from the usual layout, through protobuf from any other.
+
+Senders write fields in the order of their numbers, so nearly every point has one of two layouts that a
+`struct` reads in one step. Everything else (fields missing, reordered or unpacked, exemplars, flags) is
+parsed by protobuf, which says the same about the usual layout, only slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from struct import Struct
+from typing import Literal, NamedTuple
+
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
+
+from .points import Attributes
+from .scan import DecodeError, varint
+
+Kind = Literal["sum", "histogram"]
+
+MAX_COUNT = 2**53
+"""Counts above it are not exact in a float64, and no model has seen as many rows."""
+
+_NO_RECORDED_VALUE = 1
+_START, _TIME, _COUNT, _SUM, _INT = 0x11, 0x19, 0x21, 0x29, 0x31
+_BUCKETS, _BOUNDS, _MIN, _MAX = 0x32, 0x3A, 0x59, 0x61
+_HISTOGRAM_ATTRIBUTE, _SUM_ATTRIBUTE = 0x4A, 0x3A
+_HEAD = Struct("<BqBqBq")
+_INT64, _DOUBLE = Struct("<q"), Struct("<d")
+_SCALARS = frozenset({"string_value", "bool_value", "int_value", "double_value"})
+
+
+class WirePoint(NamedTuple):
+    """A point as the sender wrote it, not yet validated."""
+
+    start: int
+    time: int
+    total: int
+    """Number of values of a histogram, the value of a sum."""
+    values: bytes
+    """Little-endian int64: bucket counts of a histogram, the one value of a sum."""
+    bounds: bytes
+    """Little-endian float64: bounds of a histogram."""
+    attributes: bytes
+    """The attribute fields as they stand on the wire, tags included: equal bytes are equal attributes."""
+
+
+class Unusable(Exception):
+    """A point that is well-formed and cannot be counted: why, and whether the sender erred (`faulty`)."""
+
+    def __init__(self, reason: str, *, faulty: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.faulty = faulty
+
+
+def histogram_point(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint:
+    """The HistogramDataPoint in `buffer[start:end]`; raises Unusable and DecodeError.
+
+    `known` holds attribute bytes that were seen to be valid before.
+    """
+    return _usual_histogram(buffer, start, end, known) or _parsed_histogram(buffer[start:end])
+
+
+def sum_point(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint:
+    """The NumberDataPoint of a sum in `buffer[start:end]`; as `histogram_point`."""
+    return _usual_sum(buffer, start, end, known) or _parsed_sum(buffer[start:end])
+
+
+def _usual_histogram(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint | None:
+    """start, time, count, [sum], bucket counts, [bounds], attributes, [min, max]; None if it is not so."""
+    position = start + _HEAD.size
+    if position + 2 > end:
+        return None
+    tag_1, begun, tag_2, time, tag_3, count = _HEAD.unpack_from(buffer, start)
+    if tag_1 != _START or tag_2 != _TIME or tag_3 != _COUNT:
+        return None
+    if buffer[position] == _SUM:
+        position += 9
+    buckets, position = _packed(buffer, position, end, _BUCKETS)
+    bounds, position = _packed(buffer, position, end, _BOUNDS)
+    attributes_end = end
+    if end - position >= 18 and buffer[end - 18] == _MIN and buffer[end - 9] == _MAX:
+        attributes_end = end - 18
+    attributes = buffer[position:attributes_end]
+    if not buckets or not (attributes in known or _repeats(attributes, _HISTOGRAM_ATTRIBUTE)):
+        return None
+    return WirePoint(begun, time, count, buckets, bounds, attributes)
+
+
+def _usual_sum(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint | None:
+    """start, time, as_int, attributes; None if it is not so."""
+    position = start + _HEAD.size
+    if position > end:
+        return None
+    tag_1, begun, tag_2, time, tag_3, value = _HEAD.unpack_from(buffer, start)
+    attributes = buffer[position:end]
+    if tag_1 != _START or tag_2 != _TIME or tag_3 != _INT:
+        return None
+    if not (attributes in known or _repeats(attributes, _SUM_ATTRIBUTE)):
+        return None
+    return WirePoint(begun, time, value, buffer[position - 8 : position], b"", attributes)
+
+
+def _packed(buffer: bytes, position: int, end: int, tag: int) -> tuple[bytes, int]:
+    """Bytes of the packed 8-byte numbers at `position` and the position after them; empty when not there."""
+    if position >= end or buffer[position] != tag:
+        return b"", position
+    size, first = varint(buffer, position + 1, end)
+    last = first + size
+    if last > end or size % 8:
+        raise DecodeError(f"protobuf packed field at byte {position} has {size} bytes")
+    return buffer[first:last], last
+
+
+def _repeats(data: bytes, tag: int) -> bool:
+    """Whether the bytes are nothing but length-delimited fields with this one-byte tag."""
+    position, end = 0, len(data)
+    while position < end and data[position] == tag:
+        size, position = varint(data, position + 1, end)
+        position += size
+    return position == end
+
+
+def _parsed_histogram(data: bytes) -> WirePoint:
+    try:
+        point = HistogramDataPoint.FromString(data)
+    except ProtobufDecodeError as error:
+        raise DecodeError(f"a histogram data point is not valid protobuf: {error}") from error
+    if point.flags & _NO_RECORDED_VALUE:
+        raise Unusable("no_recorded_value", faulty=False)
+    if max(point.bucket_counts, default=0) > MAX_COUNT or point.count > MAX_COUNT:
+        raise Unusable("out_of_range")
+    counts = b"".join(map(_INT64.pack, point.bucket_counts))
+    bounds = b"".join(map(_DOUBLE.pack, point.explicit_bounds))
+    begun, time = _times(point)
+    return WirePoint(begun, time, point.count, counts, bounds, _attribute_bytes(point))
+
+
+def _parsed_sum(data: bytes) -> WirePoint:
+    try:
+        point = NumberDataPoint.FromString(data)
+    except ProtobufDecodeError as error:
+        raise DecodeError(f"a number data point is not valid protobuf: {error}") from error
+    if point.flags & _NO_RECORDED_VALUE or point.WhichOneof("value") is None:
+        raise Unusable("no_recorded_value", faulty=False)
+    value = _integer(point)
+    begun, time = _times(point)
+    return WirePoint(begun, time, value, _INT64.pack(value), b"", _attribute_bytes(point))
+
+
+def _times(point: HistogramDataPoint | NumberDataPoint) -> tuple[int, int]:
+    if max(point.start_time_unix_nano, point.time_unix_nano) >= 2**63:
+        raise Unusable("time")
+    return point.start_time_unix_nano, point.time_unix_nano
+
+
+def _integer(point: NumberDataPoint) -> int:
+    if point.WhichOneof("value") == "as_int":
+        return point.as_int
+    if not point.as_double.is_integer():  # also false for NaN and infinities
+        raise Unusable("not_integer")
+    if abs(point.as_double) > MAX_COUNT:
+        raise Unusable("out_of_range")
+    return int(point.as_double)
+
+
+def _attribute_bytes(point: HistogramDataPoint | NumberDataPoint) -> bytes:
+    return type(point)(attributes=point.attributes).SerializeToString()
+
+
+def attributes_of(kind: Kind, data: bytes) -> Attributes:
+    """Scalar attributes of a point, from `WirePoint.attributes`; sorted by key."""
+    point_type = HistogramDataPoint if kind == "histogram" else NumberDataPoint
+    try:
+        return scalars(point_type.FromString(data).attributes)
+    except ProtobufDecodeError as error:
+        raise DecodeError(f"the attributes of a data point are not valid protobuf: {error}") from error
+
+
+def scalars(pairs: Iterable[KeyValue]) -> Attributes:
+    """Strings, booleans, integers and floats among the attributes, sorted by key; the last of equal keys."""
+    found: dict[str, str | bool | int | float] = {}
+    for pair in pairs:
+        kind = pair.value.WhichOneof("value")
+        if kind in _SCALARS:
+            found[pair.key] = getattr(pair.value, kind)
+    return tuple(sorted((key, value) for key, value in found.items() if value == value))

@@ -1,0 +1,35 @@
+"""OpenTelemetry instrumentation for machine-learning inference.
+
+    import otel_ml
+
+    otel_ml.instrument()                    # every scikit-learn model, nothing else to do
+
+    @otel_ml.observe(model="churn", version="3", baseline="churn.baseline.json")
+    def predict(X): ...                     # or name one function yourself
+"""
+
+from ._version import __version__
+from .baseline import Baseline
+from .errors import BaselineError, BoundsMismatch, ConfigurationError, MissingDependency, OtelMLError
+from .instrument import instrument, uninstrument
+from .observer import suppress
+from .pipeline import configure, force_flush
+from .registry import register
+from .wrap import observe
+
+__all__ = [
+    "Baseline",
+    "BaselineError",
+    "BoundsMismatch",
+    "ConfigurationError",
+    "MissingDependency",
+    "OtelMLError",
+    "__version__",
+    "configure",
+    "force_flush",
+    "instrument",
+    "observe",
+    "register",
+    "suppress",
+    "uninstrument",
+]

@@ -1,0 +1,70 @@
+"""Keeps our failures away from the caller: one log line per cause, a counter, and the call goes on.
+
+`OTEL_PYTHON_ML_RAISE=1` raises instead; the test suite of otel-ml runs with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import config
+
+logger = logging.getLogger("otel_ml")
+
+errors: Counter[str] = Counter()
+"""Failures inside otel-ml by place, exported as `otel_ml.errors`."""
+dropped: Counter[str] = Counter()
+"""Rows that were not recorded by reason, exported as `otel_ml.dropped`."""
+
+_said: set[str] = set()
+_lock = threading.Lock()
+
+
+def say_once(key: str, message: str, *arguments: object, level: int = logging.WARNING) -> None:
+    """Log `message` the first time `key` is seen in this process."""
+    with _lock:
+        if key in _said:
+            return
+        _said.add(key)
+    logger.log(level, message, *arguments)
+
+
+def failed(place: str, error: BaseException) -> None:
+    """Account for a failure of otel-ml itself at `place`; raises it again only under OTEL_PYTHON_ML_RAISE=1."""
+    if config.settings().raise_errors:
+        raise error
+    with _lock:
+        errors[place] += 1
+    say_once(
+        f"failed:{place}:{type(error).__name__}",
+        "otel-ml failed in %s and recorded less; the model's result is not affected (%s: %s)",
+        place, type(error).__name__, error, level=logging.ERROR,
+    )  # fmt: skip
+
+
+def drop(reason: str, rows: int) -> None:
+    """Count `rows` that could not be recorded."""
+    with _lock:
+        dropped[reason] += rows
+
+
+@contextmanager
+def guard(place: str) -> Iterator[None]:
+    """Run a block of ours so that its failure never reaches the caller."""
+    try:
+        yield
+    except Exception as error:
+        failed(place, error)
+
+
+def reset() -> None:
+    """Forget what was said and counted (tests, and a forked child)."""
+    global _lock
+    _lock = threading.Lock()
+    _said.clear()
+    errors.clear()
+    dropped.clear()

@@ -1,0 +1,3 @@
+"""The version of otel-ml."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,314 @@
+"""The saved artefact that drift is measured against: made at training time, shipped beside the model."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import baseline_file, fitting, training
+from .binning import BUCKETS
+from .errors import BaselineError
+from .semconv import OTHER
+from .summary import (
+    CategoricalSummary,
+    NumericSummary,
+    OpaqueSummary,
+    Projection,
+    Summary,
+    add,
+)
+from .training import Outputs
+
+__all__ = ["Baseline", "CategoricalSummary", "NumericSummary", "OpaqueSummary", "Projection", "Summary"]
+
+ROWS_FOR_A_VERDICT = 500
+"""Below this many rows sampling noise of the baseline itself looks like drift."""
+LARGEST_KS_ERROR = 0.075
+
+_LARGEST_FILE = 256 * 2**20
+_OUTPUTS = ("scores", "predictions", "outcomes", "uncertainty")
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Baseline:
+    """What a model saw in training: one summary a feature, of its scores, predictions and labels.
+
+    Make one with `Baseline.fit`, keep it with `save`. Two baselines are equal when their content is.
+    """
+
+    schema: ClassVar[int] = baseline_file.SCHEMA
+    model: str
+    version: str
+    created_at: datetime
+    """Aware, UTC."""
+    rows: int
+    columns: tuple[str, ...]
+    """Every column of the input in order, those without a summary too: inputs without names go by position."""
+    features: Mapping[str, Summary]
+    """The summarised columns, in order."""
+    scores: NumericSummary | None = None
+    score_type: str | None = None
+    """One of `semconv.SCORE_TYPES`."""
+    predictions: CategoricalSummary | None = None
+    outcomes: Summary | None = None
+    """The labels, the ground truth."""
+    uncertainty: NumericSummary | None = None
+    label_counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Rows by label in each bucket of `scores`."""
+    projections: tuple[Projection, ...] = ()
+    performance: Mapping[str, float] = field(default_factory=dict)
+    owner: str | None = None
+    description: str | None = None
+    intended_use: str | None = None
+    id: str = field(init=False)
+    """16 hexadecimal digits of a hash over everything else."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", baseline_file.content_hash(baseline_file.encode(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Baseline) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Baseline({self.model!r}, {self.version!r}, rows={self.rows}, features={len(self.features)}, id={self.id})"
+
+    @classmethod
+    def fit(
+        cls,
+        X: object,
+        *,
+        model: str,
+        version: str,
+        scores: object = None,
+        predictions: object = None,
+        labels: object = None,
+        uncertainty: object = None,
+        features: Sequence[str] | None = None,
+        categorical: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        allowed: Mapping[str, tuple[float, float]] | None = None,
+        importance: Mapping[str, float] | Sequence[float] | None = None,
+        threshold: float | None = None,
+        score_type: str | None = None,
+        resolution: Literal["standard", "fine"] = "standard",
+        quantiles: bool = True,
+        owner: str | None = None,
+        description: str | None = None,
+        intended_use: str | None = None,
+        performance: Mapping[str, float] | None = None,
+        created_at: datetime | None = None,
+    ) -> Baseline:
+        """The baseline of training data `X` (n rows) and what the model made of it.
+
+        - `X`: DataFrame, dict of columns, array or list of rows. `features` names the columns of an array, or picks
+          columns of a frame.
+        - `scores`, `uncertainty`: one number a row; `predictions`, `labels`: one label a row.
+        - `categorical`: columns of numbers that mean categories. `exclude`: columns that get no summary.
+        - `allowed`: range by feature, (lowest, highest), beyond which a value is out of range.
+        - `importance`: by feature, or one number a column.
+        - `threshold`: the score at which decisions are made; it becomes a bound of the scores.
+        - `score_type`: probability, margin, anomaly or value; by default probability when all are in [0, 1], else
+          value.
+        - `resolution`: `fine` has 200 buckets a feature instead of 20. `quantiles=False` leaves single training
+          values out of the file.
+        - `owner`, `description`, `intended_use`, `performance` (number by metric): for the model card.
+
+        Raises `BaselineError` when something does not fit together. Warns below 500 rows, where no verdict is given.
+        """
+        if resolution not in BUCKETS:
+            raise BaselineError(f"resolution is one of {', '.join(BUCKETS)}, not {resolution!r}")
+        detail = fitting.Detail(buckets=BUCKETS[resolution], quantiles=quantiles)
+        table = training.table(X, features)
+        rows = len(next(iter(table.values())))
+        given = Outputs.read(
+            rows, scores=scores, predictions=predictions, labels=labels, uncertainty=uncertainty
+        )
+        summaries = training.summaries(
+            table,
+            categorical=categorical,
+            exclude=exclude,
+            allowed=allowed or {},
+            importance=importance,
+            detail=detail,
+        )
+        baseline = cls(
+            model=model,
+            version=version,
+            created_at=_utc(created_at),
+            rows=rows,
+            columns=tuple(table),
+            features=summaries,
+            projections=fitting.projections(summaries, table, detail),
+            performance={metric: float(value) for metric, value in (performance or {}).items()},
+            owner=owner,
+            description=description,
+            intended_use=intended_use,
+            **training.output_summaries(given, threshold=threshold, score_type=score_type, detail=detail),
+        )
+        baseline._warn()
+        return baseline
+
+    def count(
+        self,
+        X: object,
+        *,
+        scores: object = None,
+        predictions: object = None,
+        labels: object = None,
+        uncertainty: object = None,
+    ) -> Baseline:
+        """A baseline of other rows on the bounds and named categories of this one.
+
+        For data that does not fit into memory: fit on a random sample, count every part, `merge` the parts.
+        Takes the outputs that this baseline has. Raises `BaselineError` when columns or outputs differ.
+        """
+        table = training.table(X, self.columns)
+        rows = len(next(iter(table.values())))
+        given = Outputs.read(
+            rows, scores=scores, predictions=predictions, labels=labels, uncertainty=uncertainty
+        )
+        return replace(
+            self,
+            rows=rows,
+            features={name: fitting.recount(summary, table[name]) for name, summary in self.features.items()},
+            projections=fitting.reproject(self.projections, table),
+            **training.recounted_outputs(given, {key: getattr(self, key) for key in _OUTPUTS}),
+        )
+
+    def merge(self, other: Baseline) -> Baseline:
+        """Both counted together: counts add exactly, quantiles are left out, what describes the model is kept.
+
+        Raises `BaselineError` unless model, version and columns are the same, and `BoundsMismatch` unless the
+        bounds are: `count` makes such parts.
+        """
+        for key in ("model", "version", "columns", "score_type"):
+            if getattr(self, key) != getattr(other, key):
+                raise BaselineError(
+                    f"baselines merge only with the same {key}, not {getattr(self, key)!r} and {getattr(other, key)!r}"
+                )
+        return _together(self, other)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, atomically: a reader sees the old one or the new one."""
+        target = Path(path)
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with draft.open("x", encoding="utf-8") as file:
+                file.write(self.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Baseline:
+        """Read a file; `BaselineError` names file, key and the way out when it is not valid."""
+        source = os.fspath(path)
+        try:
+            with open(source, encoding="utf-8") as file:
+                text = file.read(_LARGEST_FILE + 1)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise BaselineError(
+                f"baseline {source!r} cannot be read ({reason}); make one with Baseline.fit(…).save({source!r})"
+            ) from error
+        if len(text) > _LARGEST_FILE:
+            raise BaselineError(
+                f"baseline {source!r} is larger than {_LARGEST_FILE >> 20} MiB; this is no baseline"
+            )
+        return cls.from_json(text, source=source)
+
+    def to_json(self) -> str:
+        """The content of the file."""
+        return baseline_file.layout({"id": self.id} | baseline_file.encode(self)) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "<text>") -> Baseline:
+        """The baseline a text holds; `source` names it in errors. The id follows from the content."""
+        return cls(**baseline_file.parse(text, source))
+
+    def _warn(self) -> None:
+        coarse = [s.name for s in self._numeric() if s.ks_error > LARGEST_KS_ERROR]
+        if self.rows < ROWS_FOR_A_VERDICT:
+            warnings.warn(
+                f"baseline of {self.model!r} has {self.rows} rows; drift verdicts need {ROWS_FOR_A_VERDICT}, "
+                "about 5000 make them reliable",
+                stacklevel=3,
+            )
+        elif coarse:
+            warnings.warn(
+                f"one bucket holds more than {LARGEST_KS_ERROR:.1%} of the rows of {', '.join(coarse)}; "
+                'make the baseline with resolution="fine"',
+                stacklevel=3,
+            )
+
+    def _numeric(self) -> Iterable[NumericSummary]:
+        for summary in (*self.features.values(), self.scores, self.uncertainty):
+            if isinstance(summary, NumericSummary):
+                yield summary
+
+
+def _utc(given: datetime | None) -> datetime:
+    if given is None:
+        return datetime.now(timezone.utc)
+    if given.tzinfo is None:
+        raise BaselineError(
+            f"created_at= needs a time zone, {given} has none; give datetime.now(timezone.utc)"
+        )
+    return given.astimezone(timezone.utc)
+
+
+def _together(a: Baseline, b: Baseline) -> Baseline:
+    outputs = {key: _add_given(key, getattr(a, key), getattr(b, key)) for key in _OUTPUTS}
+    if a.features.keys() != b.features.keys() or set(a.label_counts) - {OTHER} != set(b.label_counts) - {
+        OTHER
+    }:
+        raise BaselineError(
+            "baselines merge only with the same features and labels; make the parts with count"
+        )
+    return replace(
+        a,
+        rows=a.rows + b.rows,
+        created_at=max(a.created_at, b.created_at),
+        features={name: add(summary, b.features[name]) for name, summary in a.features.items()},
+        label_counts={
+            label: sum(counts[label] for counts in (a.label_counts, b.label_counts) if label in counts)
+            for label in a.label_counts | b.label_counts
+        },
+        projections=_add_projections(a.projections, b.projections),
+        **outputs,
+    )
+
+
+def _add_given(key: str, a: Summary | None, b: Summary | None) -> Summary | None:
+    if a is None or b is None:
+        if a is not b:
+            raise BaselineError(f"only one of the two baselines has {key}; make the parts with count")
+        return None
+    return add(a, b)
+
+
+def _add_projections(a: Sequence[Projection], b: Sequence[Projection]) -> tuple[Projection, ...]:
+    same = len(a) == len(b) and all(map(_same_direction, a, b))
+    if not same:
+        raise BaselineError("the two baselines have other projections; make the parts with count")
+    return tuple(replace(p, summary=p.summary + q.summary) for p, q in zip(a, b, strict=True))
+
+
+def _same_direction(a: Projection, b: Projection) -> bool:
+    return a.features == b.features and all(
+        np.array_equal(getattr(a, key), getattr(b, key)) for key in ("centre", "scale", "loadings")
+    )

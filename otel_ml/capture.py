@@ -1,0 +1,230 @@
+"""The hot path: what a call leaves behind is appended to a queue, and counted later in bulk.
+
+On the call a plain float or integer matrix costs one `tobytes` (copy, snapshot and layout in one) and one
+`list.append`, both atomic, without a lock. Draining joins the bytes and counts all rows at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sized
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _guard
+from .columns import Table, table
+from .model import Model
+from .prediction import read_outcome
+from .tally import Tally
+
+_ENTRY_BYTES = 400
+"""What an entry costs beside its rows: tuple, bytes objects, shape, integers."""
+_F8, _F4, _I8, _I4 = (np.dtype(code) for code in ("f8", "f4", "i8", "i4"))
+
+Plain = tuple[bytes, tuple[int, ...], "np.dtype[Any]"]
+"""A plain matrix as bytes, shape and dtype."""
+
+
+class Pending:
+    """How much waits to be counted in this process, and what to do when it is too much."""
+
+    __slots__ = ("bytes", "idle", "limit", "relieve", "wake_at")
+
+    def __init__(self, limit: int, relieve: Callable[[], None]) -> None:
+        self.bytes = 0
+        self.limit = limit
+        self.wake_at = limit // 2
+        self.relieve = relieve
+        self.idle = False
+        """True while nobody collects: calls are only counted."""
+
+
+class Capture:
+    """The queue of one operation of one model. `take` before the call, `put` after it, `drain` to count."""
+
+    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
+
+    def __init__(self, model: Model, operation: str, tally: Tally, pending: Pending) -> None:
+        self._model = model
+        self._operation = operation
+        self._tally = tally
+        self._pending = pending
+        self._queue: list[tuple[Any, Any, int]] = []
+        self._failures: list[tuple[int, str]] = []
+        self.skipped = 0
+        """Calls that were only counted because nobody collects."""
+
+    def take(self, rows: Any) -> Any:
+        """Snapshot the input before the model can change it; a plain matrix becomes `Plain`."""
+        if type(rows) is np.ndarray and rows.ndim == 2:
+            dtype = rows.dtype
+            if dtype is _F8 or dtype is _F4 or dtype is _I8 or dtype is _I4:
+                return rows.tobytes(), rows.shape, dtype
+        return snapshot(rows)
+
+    def put(self, taken: Any, output: Any, duration: int) -> None:
+        """Queue a call that succeeded; `duration` in nanoseconds."""
+        pending = self._pending
+        if pending.idle:
+            self.skipped += 1
+            return
+        if type(output) is np.ndarray:
+            dtype = output.dtype
+            if dtype is _F8 or dtype is _F4 or dtype is _I8 or dtype is _I4:
+                output = output.tobytes(), output.shape, dtype
+            else:
+                output = output.copy()
+        elif type(output) is list:
+            output = list(output)
+        self._queue.append((taken, output, duration))
+        pending.bytes += _ENTRY_BYTES + (len(taken[0]) if type(taken) is tuple else size_of(taken))
+        if pending.bytes > pending.wake_at:
+            pending.relieve()
+
+    def put_failure(self, duration: int, error_type: str) -> None:
+        """Queue a call that raised; `duration` in nanoseconds."""
+        self._failures.append((duration, error_type))
+
+    def drain(self) -> None:
+        """Count everything that is queued. The caller holds the producer's lock."""
+        n = len(self._queue)
+        entries = self._queue[:n]
+        del self._queue[:n]
+        failures = self._failures[:]
+        del self._failures[: len(failures)]
+        if self.skipped:
+            _guard.drop("no_reader", self.skipped)
+            self.skipped = 0
+        if failures:
+            self._tally.add_failures(self._operation, failures)
+        if entries:
+            rows = self._drain_inputs([entry[0] for entry in entries])
+            self._drain_outputs([entry[1] for entry in entries])
+            self._tally.add_calls(self._operation, rows, [entry[2] for entry in entries])
+
+    def clear(self) -> None:
+        """Forget what is queued (a forked child)."""
+        self._queue.clear()
+        self._failures.clear()
+        self.skipped = 0
+
+    def _drain_inputs(self, inputs: list[Any]) -> int:
+        rows = 0
+        plain, others = _split(inputs)
+        for matrix in plain:
+            rows += len(matrix)
+            with _guard.guard("features"):
+                self._tally.add_matrix(matrix)
+        tables: dict[Any, list[Table]] = {}
+        for taken in others:
+            rows += row_count(taken, self._model.width)
+            try:
+                made = table(taken, width=self._model.width)
+            except Exception:  # whatever a user's object raises when it is read as a table
+                self._unreadable(taken)
+                continue
+            layout = (made.names, tuple(column.dtype.kind for column in made.columns))
+            tables.setdefault(layout, []).append(made)
+        for group in tables.values():
+            with _guard.guard("features"):
+                self._tally.add_table(_stacked(group))
+        return rows
+
+    def _unreadable(self, taken: Any) -> None:
+        _guard.drop("unreadable_input", row_count(taken, self._model.width))
+        _guard.say_once(
+            f"unreadable:{self._model.name}:{type(taken).__name__}",
+            "model %s: an input of type %s cannot be read as rows of features; calls are counted, features are not",
+            self._model.name, type(taken).__name__,
+        )  # fmt: skip
+
+    def _drain_outputs(self, outputs: list[Any]) -> None:
+        plain, others = _split(outputs)
+        for values in [*plain, *_gathered(others)]:
+            with _guard.guard("outcome"):
+                self._tally.add_outcome(read_outcome(values, self._model, self._operation))
+
+
+def _split(items: list[Any]) -> tuple[list[NDArray[Any]], list[Any]]:
+    """Join plain items of one layout into one array each; return them and the rest."""
+    groups: dict[tuple[Any, Any], list[Plain]] = {}
+    others = []
+    for item in items:
+        if type(item) is tuple and len(item) == 3 and type(item[0]) is bytes:
+            groups.setdefault((item[1][1:], item[2]), []).append(item)
+        else:
+            others.append(item)
+    return [_joined(tail, dtype, group) for (tail, dtype), group in groups.items()], others
+
+
+def _joined(tail: tuple[int, ...], dtype: np.dtype[Any], group: list[Plain]) -> NDArray[Any]:
+    rows = sum(shape[0] if shape else 1 for _, shape, _ in group)
+    return np.frombuffer(b"".join(data for data, _, _ in group), dtype=dtype).reshape(rows, *tail)
+
+
+def _gathered(outputs: list[Any]) -> list[Any]:
+    """Gather scalar outputs, one a call, into one list; leave the others as they are."""
+    scalars: dict[type, list[Any]] = {}
+    others = []
+    for output in outputs:
+        if isinstance(output, (float, int, str, np.generic)):
+            scalars.setdefault(type(output), []).append(output)
+        elif output is not None:
+            others.append(output)
+    return [*scalars.values(), *others]
+
+
+def _stacked(tables: list[Table]) -> Table:
+    if len(tables) == 1:
+        return tables[0]
+    columns = tuple(np.concatenate(parts) for parts in zip(*(t.columns for t in tables), strict=True))
+    return Table(names=tables[0].names, rows=sum(t.rows for t in tables), columns=columns)
+
+
+def snapshot(rows: Any) -> Any:
+    """A copy of `rows` that later changes of the caller's object cannot reach."""
+    if isinstance(rows, np.ndarray):
+        return rows.copy()
+    if isinstance(rows, dict):
+        return {key: value if np.isscalar(value) or value is None else _copied(value) for key, value in rows.items()}
+    if isinstance(rows, (list, tuple)):
+        return [_copied(row) if isinstance(row, (list, tuple, dict, np.ndarray)) else row for row in rows]
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(rows, (pandas.DataFrame, pandas.Series)):
+        return rows.copy(deep=int(pandas.__version__.split(".")[0]) < 3)  # copy-on-write from 3.0 on
+    return rows
+
+
+def _copied(value: Any) -> Any:
+    copy = getattr(value, "copy", None)
+    return copy() if copy is not None else value
+
+
+def row_count(rows: Any, width: int | None) -> int:
+    """Number of rows in an input as `table` would read it, without reading it."""
+    shape = getattr(rows, "shape", None)
+    if isinstance(rows, dict):
+        first = next(iter(rows.values()), 0)
+        return 1 if first is None or np.isscalar(first) else len(cast(Sized, first))
+    if isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], (list, tuple, dict, np.ndarray)):
+        shape = (len(rows),)
+    if shape is not None and len(shape) == 1:
+        return 1 if width is not None and width > 1 and shape[0] == width else int(shape[0])
+    if shape is not None:
+        return int(shape[0]) if shape else 1
+    return len(rows) if hasattr(rows, "__len__") and not isinstance(rows, (str, bytes)) else 1
+
+
+def size_of(taken: Any) -> int:
+    """Roughly how many bytes a snapshot holds on to."""
+    nbytes = getattr(taken, "nbytes", None)
+    if isinstance(nbytes, int):
+        return nbytes
+    shape = getattr(taken, "shape", None)
+    if shape is not None and len(shape) == 2:
+        return int(shape[0]) * int(shape[1]) * 16
+    return len(taken) * 400 if hasattr(taken, "__len__") else 400
+
+

@@ -1,0 +1,76 @@
+"""Every setting, declared once with its environment variable and default: argument > environment > default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from .errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def _flag(text: str) -> bool:
+    value = text.strip().lower()
+    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise ValueError("expected true or false")
+    return value in ("1", "true", "yes", "on")
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if not 64 * 1024 <= value <= 1024**3:
+        raise ValueError("expected a number of bytes between 65536 and 1073741824")
+    return value
+
+
+def _setting(environment: str, default: T, parse: Callable[[str], T]) -> T:
+    made: T = field(default=default, metadata={"environment": environment, "parse": parse})
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of the SDK as read from the environment."""
+
+    queue_bytes: int = _setting("OTEL_PYTHON_ML_QUEUE_BYTES", 16 * 1024**2, _size)
+    """Most bytes of rows that wait to be counted; above it the caller counts them itself."""
+    send_baseline: bool = _setting("OTEL_PYTHON_ML_SEND_BASELINE", True, _flag)
+    """Whether the baseline's counts are exported beside the data."""
+    baselines: str = _setting("OTEL_PYTHON_ML_BASELINES", "", str)
+    """Directory of baselines for models nobody registered, matched by model name and columns."""
+    raise_errors: bool = _setting("OTEL_PYTHON_ML_RAISE", False, _flag)
+    """Raise failures of otel-ml itself instead of logging them once."""
+
+
+def read(environment: dict[str, str] | None = None) -> Settings:
+    """Read every setting from `environment` (default: os.environ).
+
+    Raises `ConfigurationError` that names the variable, the value and what is expected.
+    """
+    source = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    for item in fields(Settings):
+        name = item.metadata["environment"]
+        if name not in source:
+            continue
+        try:
+            values[item.name] = item.metadata["parse"](source[name])
+        except ValueError as error:
+            raise ConfigurationError(f"{name}={source[name]!r} is not valid: {error}") from error
+    return Settings(**values)
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process; a bad variable is said in one log line and its default is used."""
+    try:
+        return read()
+    except ConfigurationError as error:
+        import logging
+
+        logging.getLogger("otel_ml").error("%s; the defaults are used", error)
+        return Settings()

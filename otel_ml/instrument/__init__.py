@@ -1,0 +1,45 @@
+"""Observing models without touching their code: `instrument()` and what it knows how to instrument."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from .. import pipeline
+from .sklearn import SklearnInstrumentor
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+__all__ = ["instrument", "uninstrument"]
+
+_INSTRUMENTORS = {"sklearn": SklearnInstrumentor}
+"""By the module whose presence says that the library is installed."""
+
+
+def instrument(
+    *, meter_provider: MeterProvider | None = None, tracer_provider: TracerProvider | None = None
+) -> None:
+    """Record the predictions of every supported library, also of one that is imported later.
+
+    Imports none of them. The providers default to the global ones, whenever these are set. Calling it again
+    only changes the providers.
+    """
+    pipeline.use(meter_provider=meter_provider, tracer_provider=tracer_provider)
+    for module, kind in _INSTRUMENTORS.items():
+        instrumentor = kind()
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            # a library that is not there is no conflict: it may never be imported
+            absent = find_spec(module) is None
+            instrumentor.instrument(
+                meter_provider=meter_provider, tracer_provider=tracer_provider, skip_dep_check=absent
+            )
+
+
+def uninstrument() -> None:
+    """Undo `instrument()`: the libraries have the very objects again that they had before."""
+    for kind in _INSTRUMENTORS.values():
+        instrumentor = kind()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()

@@ -1,0 +1,245 @@
+"""Who a scikit-learn estimator is: worked out once per object, dropped when it is fitted again.
+
+Copies of an estimator that nobody registered share one model: its version is made of what they share.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .. import _guard, config, registry
+from ..baseline import Baseline
+from ..model import Model, Task
+from ..observer import Observer
+from ..registry import Registration, Spans, fingerprint, learned, load_baseline
+
+LIBRARIES = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
+"""Top-level packages that stand in `ml.system.name`; others count as what they derive from."""
+
+
+@dataclass(eq=False)
+class Identity:
+    """A model with its observers, one per operation; shared by all copies."""
+
+    model: Model
+    registered: bool
+    spans: Spans
+    observers: dict[str, Observer | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was worked out about one object."""
+
+    reference: weakref.ref[object]
+    generation: int
+    identity: Identity
+
+
+_known: dict[int, _Known] = {}
+_identities: weakref.WeakValueDictionary[tuple[str, Registration | None], Identity] = (
+    weakref.WeakValueDictionary()
+)
+_recent: deque[Identity] = deque(maxlen=64)  # a service that unpickles its model for every call finds it here
+_lock = threading.RLock()  # re-entrant: the callback of a weak reference can run inside any allocation
+
+
+def describe(estimator: Any) -> Model:
+    """The model of an estimator: as registered, else named after its class with an `auto-` version.
+
+    Class and name are those of the last step of a Pipeline. The version is 8 hex digits of class, parameters,
+    feature names and classes: equal in every process.
+    """
+    return _identity(estimator).model
+
+
+def observer(estimator: Any, operation: str) -> Observer | None:
+    """What observes this operation of `estimator`; None when it is not a prediction."""
+    observers = _identity(estimator).observers
+    try:
+        return observers[operation]
+    except KeyError:
+        return _add_observer(_identity(estimator), operation)
+
+
+def is_registered(estimator: Any) -> bool:
+    """Whether a user gave this object, or one that it is a copy of, an identity."""
+    return registry.any_registered() and _identity(estimator).registered
+
+
+def forget(estimator: Any) -> None:
+    """Drop what was worked out about `estimator`: it has been fitted."""
+    _known.pop(id(estimator), None)
+    registry.fitted(estimator)
+
+
+def reset() -> None:
+    """Forget every estimator and every baseline directory."""
+    with _lock:
+        _known.clear()
+        _identities.clear()
+        _recent.clear()
+    _baselines.cache_clear()
+
+
+# --- known objects ----------------------------------------------------------------------------------------
+
+
+def _identity(estimator: Any) -> Identity:
+    known = _known.get(id(estimator))
+    if known is not None and known.reference() is estimator and known.generation == registry.generation:
+        return known.identity
+    return _work_out(estimator)
+
+
+def _work_out(estimator: Any) -> Identity:
+    generation = registry.generation
+    registration, mark = registry.find(estimator), fingerprint(estimator)
+    with _lock:
+        identity = _identities.get((mark, registration))
+        if identity is None:
+            identity = _make(estimator, registration, mark)
+            _identities[mark, registration] = identity
+            _recent.append(identity)
+        _known[id(estimator)] = _Known(_reference(estimator), generation, identity)
+    return identity
+
+
+def _reference(estimator: object) -> weakref.ref[object]:
+    number = id(estimator)
+
+    def drop(reference: weakref.ref[object]) -> None:
+        known = _known.get(number)
+        if known is not None and known.reference is reference:
+            del _known[number]
+
+    return weakref.ref(estimator, drop)
+
+
+def _make(estimator: Any, registration: Registration | None, mark: str) -> Identity:
+    if registration is not None:
+        model = _complete(registration.model, estimator)
+        return Identity(model, registered=True, spans=registration.spans or "sampled")
+    model = _complete(Model(name=type(_final(estimator)).__name__, version=f"auto-{mark[:8]}"), estimator)
+    return Identity(replace(model, baseline=_matching_baseline(model)), registered=False, spans="sampled")
+
+
+def _add_observer(identity: Identity, operation: str) -> Observer | None:
+    # of score_samples only an outlier detector's is a prediction: the others give densities of training data
+    absent = operation == "score_samples" and identity.model.task != "outlier"
+    with _lock:
+        if operation not in identity.observers:
+            made = None if absent else Observer(identity.model, operation=operation, spans=identity.spans)
+            identity.observers[operation] = made
+        return identity.observers[operation]
+
+
+# --- what an estimator tells ------------------------------------------------------------------------------
+
+
+def _complete(model: Model, estimator: Any) -> Model:
+    kind = type(_final(estimator))
+    return replace(
+        model,
+        type=kind.__name__,
+        system=_system(kind),
+        task=_task(estimator),
+        classes=_classes(estimator),
+        feature_names=_feature_names(estimator),
+    )
+
+
+def _final(estimator: Any) -> Any:
+    """The last step of a Pipeline, of Pipelines in Pipelines too."""
+    steps = learned(estimator, "steps")
+    if isinstance(steps, list) and steps and hasattr(steps[-1][-1], "get_params"):
+        return _final(steps[-1][-1])
+    return estimator
+
+
+def _system(kind: type) -> str:
+    packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((package for package in packages if package in LIBRARIES), "sklearn")
+
+
+def _task(estimator: Any) -> Task | None:
+    from sklearn import base
+
+    tests: tuple[tuple[Task, Callable[[Any], bool]], ...] = (
+        ("classification", base.is_classifier),
+        ("regression", base.is_regressor),
+        ("outlier", base.is_outlier_detector),
+        # scikit-learn has had this test since 1.6
+        (
+            "clustering",
+            getattr(base, "is_clusterer", _is_clusterer),
+        ),
+    )
+    try:
+        return next((task for task, test in tests if test(estimator)), None)
+    except Exception:  # the tags of a class of the user's can raise anything
+        return None
+
+
+def _is_clusterer(estimator: object) -> bool:
+    return getattr(estimator, "_estimator_type", None) == "clusterer"
+
+
+def _classes(estimator: Any) -> tuple[object, ...] | None:
+    classes: Any = learned(estimator, "classes_")
+    if getattr(classes, "ndim", None) != 1:  # a list of arrays, one per output, has no columns to name
+        return None
+    return tuple(classes.tolist())
+
+
+def _feature_names(estimator: Any) -> tuple[str, ...] | None:
+    names: Any = learned(estimator, "feature_names_in_")
+    return None if names is None else tuple(map(str, names))
+
+
+# --- baselines nobody assigned ----------------------------------------------------------------------------
+
+
+def _matching_baseline(model: Model) -> Baseline | None:
+    """The one baseline in OTEL_PYTHON_ML_BASELINES that has the model's columns or its name."""
+    directory = config.settings().baselines
+    if not directory:
+        return None
+    known = _baselines(directory)
+    columns = [
+        b for b in known if model.feature_names is not None and tuple(b.columns) == model.feature_names
+    ]
+    named = [b for b in known if b.model == model.name]
+    both = [b for b in columns if b.model == model.name]
+    for candidates in (both, columns, named):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            _say_ambiguous(model, directory, len(candidates))
+            break
+    return None
+
+
+def _say_ambiguous(model: Model, directory: str, number: int) -> None:
+    _guard.say_once(
+        f"baselines:{model.name}:{model.version}",
+        "%d baselines in %s fit %s and none is used; name one with "
+        "otel_ml.register(model, name=…, version=…, baseline=…)", number, directory, model.name,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _baselines(directory: str) -> tuple[Baseline, ...]:
+    files = sorted(Path(directory).glob("*.json"))
+    if not files:
+        _guard.say_once(
+            f"baselines:{directory}", "OTEL_PYTHON_ML_BASELINES=%s holds no *.json file", directory
+        )
+    return tuple(baseline for baseline in map(load_baseline, files) if baseline is not None)

@@ -1,0 +1,256 @@
+"""Recording the predictions of scikit-learn's classes and of all that derive from them.
+
+Every class of the BaseEstimator tree is patched where it defines a method itself, the ones that are imported
+or written later as well; instances never. One call of a user is one prediction, however many estimators take
+part in it: what runs inside an observed call, or inside a fit, passes straight through, in joblib's workers
+too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import wrapt
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from .. import _guard, pipeline
+from ..observer import NOTHING, Observer, owner
+from ..patch import Around, Patches
+from ..wrap import MARK
+from . import estimators
+from .estimators import describe
+
+__all__ = ["SklearnInstrumentor", "describe"]
+
+PREDICTIONS = ("predict", "predict_proba", "decision_function", "score_samples")
+"""Methods whose outermost call is a prediction; `ml.operation.name` is the method's name."""
+
+TRAINING = ("fit", "partial_fit", "fit_predict", "fit_transform")
+"""Methods inside which nothing is a prediction, and after which the estimator is another one."""
+
+EVALUATION = ("score",)
+"""Methods inside which nothing is a prediction."""
+
+
+class SklearnInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # has no types
+    """Switches the recording of scikit-learn on and off; scikit-learn itself need not be imported yet."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """The versions of scikit-learn that this was built for."""
+        return ("scikit-learn >= 1.5",)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        global _patches
+        pipeline.use(
+            meter_provider=kwargs.get("meter_provider"), tracer_provider=kwargs.get("tracer_provider")
+        )
+        _patches = Patches()
+        for module, hook in _HOOKS.items():
+            wrapt.register_post_import_hook(_guarded(hook, _patches), module)
+
+    def _uninstrument(self, **_: Any) -> None:
+        global _patches
+        if _patches is not None:
+            _patches.restore()
+        _patches = None
+        estimators.reset()
+
+
+_patches: Patches | None = None
+
+
+def _guarded(hook: Callable[[ModuleType, Patches], None], patches: Patches) -> Callable[[ModuleType], None]:
+    """A hook cannot be taken back: one that belongs to patches already restored does nothing."""
+
+    def run(module: ModuleType) -> None:
+        if patches.active:
+            with _guard.guard(f"instrument {module.__name__}"):
+                hook(module, patches)
+
+    return run
+
+
+# --- what calls do ----------------------------------------------------------------------------------------
+
+
+def _predicting(operation: str, base: type) -> Around:
+    def around(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # a mixin's method can belong to a class that is no estimator
+        observer = _observer(operation, args[0]) if args and isinstance(args[0], base) else None
+        if observer is None:
+            return function(*args, **kwargs)
+        return observer.call(function, args, kwargs, args[1] if len(args) > 1 else _first(kwargs))
+
+    return around
+
+
+def _observer(operation: str, estimator: Any) -> Observer | None:
+    """What observes this call; None when it is part of another one."""
+    running = owner.get()
+    if running is not None and not (isinstance(running, Observer) and running.decorated):
+        return None
+    try:
+        if running is not None and not estimators.is_registered(estimator):
+            return None
+        return estimators.observer(estimator, operation)
+    except Exception as error:
+        _guard.failed("describe", error)
+        return None
+
+
+def _first(kwargs: dict[str, Any]) -> object:
+    return kwargs["X"] if "X" in kwargs else next(iter(kwargs.values()), None)
+
+
+def _suppressing(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    token = owner.set(NOTHING)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        owner.reset(token)
+
+
+def _training(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return _suppressing(function, args, kwargs)
+    finally:
+        if args:
+            with _guard.guard("fit"):
+                estimators.forget(args[0])
+
+
+def _arounds(base: type) -> dict[str, Around]:
+    return {
+        **{name: _predicting(name, base) for name in PREDICTIONS},
+        **dict.fromkeys(TRAINING, _training),
+        **dict.fromkeys(EVALUATION, _suppressing),
+    }
+
+
+# --- classes ----------------------------------------------------------------------------------------------
+
+
+def _patch_estimators(module: ModuleType, patches: Patches) -> None:
+    """Patch the tree as far as it has grown, and whatever it grows later."""
+    base = module.BaseEstimator
+    arounds = _arounds(base)
+
+    def patch(cls: type) -> None:
+        # the mixins it is made of too: `predict` often stands in one
+        for part in cls.__mro__[:-1]:
+            for name in arounds.keys() & vars(part).keys():
+                if not getattr(vars(part)[name], MARK, False):
+                    patches.add(part, name, arounds[name])
+
+    for cls in _tree(base):
+        patch(cls)
+    patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
+    patches.add(base, "__setstate__", _completing(patch))
+
+
+def _tree(base: type) -> Iterator[type]:
+    yield base
+    for cls in base.__subclasses__():
+        yield from _tree(cls)
+
+
+def _following(base: type, patches: Patches, patch: Callable[[type], None]) -> Callable[..., None]:
+    own: Any = vars(base).get("__init_subclass__")
+
+    def __init_subclass__(cls: Any, **kwargs: Any) -> None:  # noqa: N807  # its name in tracebacks
+        follow = super(base, cls).__init_subclass__ if own is None else own.__get__(None, cls)
+        follow(**kwargs)
+        if patches.active:
+            with _guard.guard("patch"):
+                patch(cls)
+
+    return __init_subclass__
+
+
+def _completing(patch: Callable[[type], None]) -> Around:
+    """A class that cloudpickle rebuilds gets its methods after it is made: look again at an instance."""
+    seen: weakref.WeakSet[type] = weakref.WeakSet()
+
+    def around(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = function(*args, **kwargs)
+        if type(args[0]) not in seen:
+            seen.add(type(args[0]))
+            with _guard.guard("patch"):
+                patch(type(args[0]))
+        return result
+
+    return around
+
+
+# --- joblib's workers -------------------------------------------------------------------------------------
+
+
+class _Carried:
+    """A task that runs, in whatever thread or process, as part of the call it was made in."""
+
+    def __init__(self, task: Callable[..., Any], running: Any = NOTHING) -> None:
+        self._task = task
+        self._running = running
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        token = owner.set(self._running)
+        try:
+            return self._task(*args, **kwargs)
+        finally:
+            owner.reset(token)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Carried, (self._task,)  # another process has no part in this process' telemetry
+
+
+def _parallel(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A ContextVar does not reach joblib's workers: give every task the observed call it belongs to."""
+    running = owner.get()
+    if running is None or len(args) != 2 or not _is_local(args[0]):
+        return function(*args, **kwargs)
+    return function(args[0], _carried(args[1], running), **kwargs)
+
+
+def _is_local(parallel: Any) -> bool:
+    """Whether the workers are of this machine; on those of dask or Ray otel-ml may not be installed."""
+    return type(getattr(parallel, "_backend", None)).__module__ == "joblib._parallel_backends"
+
+
+def _carried(tasks: Iterable[Any], running: object) -> Iterator[Any]:
+    for task, args, kwargs in tasks:
+        if hasattr(task, "function"):  # scikit-learn's delayed, made for this one task; must stay outermost
+            task.function = _Carried(task.function, running)
+            yield task, args, kwargs
+        else:
+            yield _Carried(task, running), args, kwargs
+
+
+def _patch_parallel(module: ModuleType, patches: Patches) -> None:
+    patches.add(module.Parallel, "__call__", _parallel)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+def _patch_validation(module: ModuleType, patches: Patches) -> None:
+    """The inner functions: those around them may have been imported by name before we came."""
+    for name in ("_fit_and_predict", "_fit_and_score"):
+        patches.add_function(module, name, _suppressing)
+
+
+def _patch_scorers(module: ModuleType, patches: Patches) -> None:
+    for name in ("_BaseScorer", "_MultimetricScorer"):
+        scorer = getattr(module, name, None)
+        if scorer is not None:
+            patches.add(scorer, "__call__", _suppressing)
+
+
+_HOOKS: dict[str, Callable[[ModuleType, Patches], None]] = {
+    "sklearn.base": _patch_estimators,
+    "sklearn.utils.parallel": _patch_parallel,
+    "sklearn.model_selection._validation": _patch_validation,
+    "sklearn.metrics._scorer": _patch_scorers,
+}

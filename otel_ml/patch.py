@@ -1,0 +1,150 @@
+"""Putting something around the methods of classes, and taking it away again, without breaking the classes.
+
+A patched class still pickles (its methods as look-ups), still answers `hasattr` of conditional methods as
+before, and still shows the signatures of its own functions. Instances are never touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import sys
+import weakref
+from collections.abc import Callable
+from types import MethodType, ModuleType
+from typing import Any
+
+import wrapt
+
+Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Gets the original function and a call's arguments, self among them; returns what the call returns."""
+
+
+_ABSENT = object()
+
+
+class Method(wrapt.ObjectProxy):  # type: ignore[type-arg]  # takes arguments in its stubs only
+    """A function in a class with `around` around it; in every other respect the function itself."""
+
+    def __init__(
+        self, patches: Patches, cls: type, name: str, function: Any, around: Around, original: object
+    ):
+        super().__init__(function)
+        self._self_patches = patches
+        self._self_class = cls
+        self._self_name = name
+        self._self_around = around
+        self._self_original = original
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._self_patches.active:
+            return self.__wrapped__(*args, **kwargs)
+        return self._self_around(self.__wrapped__, args, kwargs)
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """A look-up, so that the reader gets what it has there and needs nothing of ours.
+
+        A class that no look-up finds travels by value: then so does the bare function, which `copy.copy`
+        returns as it is.
+        """
+        if _importable(self._self_class):
+            return getattr, (self._self_class, self._self_name)
+        return copy.copy, (self.__wrapped__,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__reduce_ex__(2)
+
+    def __copy__(self) -> Method:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Method:
+        return self  # as functions do
+
+
+class Patches:
+    """What was put around methods and functions, to be taken away together. Classes are held weakly."""
+
+    def __init__(self) -> None:
+        self.active = True
+        """False once restored: then a method that somebody still holds, or patched over, only calls through."""
+        self._classes: weakref.WeakSet[type] = weakref.WeakSet()
+        self._attributes: list[tuple[type | ModuleType, str, object, object]] = []
+
+    def add(self, cls: type, name: str, around: Around) -> None:
+        """Put `around` around method `name` if `cls` itself defines it and it is not patched yet."""
+        original = cls.__dict__.get(name)
+        if original is None or _patched(original) is not None:
+            return
+        replacement: Any
+        if _is_conditional(original):
+            replacement = copy.copy(original)
+            replacement.fn = Method(self, cls, name, original.fn, around, original)
+        elif _is_method(original):
+            replacement = Method(self, cls, name, original, around, original)
+        else:
+            return
+        setattr(cls, name, replacement)
+        self._classes.add(cls)
+
+    def add_function(self, module: ModuleType, name: str, around: Around) -> None:
+        """Put `around` around a function of `module`, if there is one of this name."""
+        original = getattr(module, name, None)
+        if original is None:
+            return
+
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return around(original, args, kwargs) if self.active else original(*args, **kwargs)
+
+        self.set(module, name, replacement)
+
+    def set(self, holder: type | ModuleType, name: str, value: object) -> None:
+        """Set an attribute of a class or module that is never thrown away."""
+        original = vars(holder).get(name, _ABSENT)
+        setattr(holder, name, value)
+        self._attributes.append((holder, name, original, vars(holder)[name]))
+
+    def restore(self) -> None:
+        """Put back the very objects that stood there, except where somebody has patched over ours."""
+        self.active = False
+        for cls in list(self._classes):
+            for name, value in list(cls.__dict__.items()):
+                method = _patched(value)
+                if method is not None and method._self_patches is self:
+                    setattr(cls, name, method._self_original)
+        for holder, name, original, value in reversed(self._attributes):
+            if vars(holder).get(name) is value:
+                delattr(holder, name) if original is _ABSENT else setattr(holder, name, original)
+        self._classes.clear()
+        self._attributes.clear()
+
+
+def _is_conditional(value: Any) -> bool:
+    """Whether `value` is a descriptor like scikit-learn's `available_if`: gives `fn` if `check` allows."""
+    return not inspect.isfunction(value) and hasattr(value, "fn") and callable(getattr(value, "check", None))
+
+
+def _is_method(value: object) -> bool:
+    """Whether a call of `value` can be stood around: no property, no class, nothing to await."""
+    if isinstance(value, (staticmethod, classmethod)) or inspect.iscoroutinefunction(value):
+        return False
+    return inspect.isroutine(value) and callable(value)
+
+
+def _patched(value: Any) -> Method | None:
+    """Our method in what stands in a class, if there is one."""
+    if type(value) is Method:
+        return value
+    inner = vars(value).get("fn") if hasattr(value, "__dict__") else None
+    return inner if type(inner) is Method else None
+
+
+def _importable(cls: type) -> bool:
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls

@@ -1,0 +1,208 @@
+"""Every telemetry name, unit and description that otel-ml emits. Nothing else spells one out.
+
+The `ml.*` namespace is not part of OpenTelemetry's semantic conventions (open proposal:
+semantic-conventions#3420). Units: gauges that are not true ratios carry no unit, because unit "1" becomes a
+`_ratio` suffix on one Prometheus path and nothing on the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SDK_SCOPE = "otel_ml"
+DRIFT_SCOPE = "otel_ml.drift"
+
+Kind = Literal["counter", "histogram", "gauge", "observable_gauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as it stands on the wire."""
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+
+
+# --- attributes -------------------------------------------------------------------------------------------
+
+MODEL_NAME = "ml.model.name"
+MODEL_VERSION = "ml.model.version"
+MODEL_TYPE = "ml.model.type"
+OPERATION_NAME = "ml.operation.name"
+SYSTEM_NAME = "ml.system.name"
+TASK_TYPE = "ml.task.type"
+BATCH_SIZE = "ml.batch.size"
+VARIANT_NAME = "ml.variant.name"
+VARIANT_ROLE = "ml.variant.role"
+PREDICTION_LABEL = "ml.prediction.label"
+PREDICTION_SCORE = "ml.prediction.score.value"
+PREDICTION_SCORE_MIN = "ml.prediction.score.min"
+PREDICTION_SCORE_MAX = "ml.prediction.score.max"
+PREDICTION_SCORE_MEAN = "ml.prediction.score.mean"
+SCORE_TYPE = "ml.prediction.score.type"
+FEATURE_NAME = "ml.feature.name"
+FEATURE_CATEGORY = "ml.feature.category"
+FEATURE_STATE = "ml.feature.state"
+BASELINE_ID = "ml.baseline.id"
+DRIFT_TARGET = "ml.drift.target"
+DRIFT_STATISTIC = "ml.drift.statistic"
+DRIFT_WINDOW_NAME = "ml.drift.window.name"
+DRIFT_STATUS_NAME = "ml.drift.status.name"
+DRIFT_REASON_CODE = "ml.drift.reason.code"
+DRIFT_LEVEL = "ml.drift.level"
+DRIFT_BIN = "ml.drift.bin"
+DRIFT_SIDE = "ml.drift.side"
+MONITORED_SERVICE_NAME = "ml.service.name"
+MONITORED_SERVICE_NAMESPACE = "ml.service.namespace"
+MONITORED_ENVIRONMENT = "ml.service.environment"
+ERROR_TYPE = "error.type"
+REASON = "reason"
+
+SERVICE_NAME = "service.name"
+SERVICE_NAMESPACE = "service.namespace"
+SERVICE_INSTANCE_ID = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
+
+# --- values -----------------------------------------------------------------------------------------------
+
+STATES = ("ok", "missing", "non_finite", "out_of_range", "unseen", "type_mismatch")
+"""The exclusive states of a feature value, in the order arrays of state counts use everywhere."""
+
+OTHER = "__other__"
+UNSEEN = "__unseen__"
+"""Reserved categories: outside the named ones, and outside a complete list."""
+
+TARGETS = ("feature", "score", "prediction", "outcome", "uncertainty", "projection")
+SCORE_TYPES = ("probability", "margin", "anomaly", "value")
+ROLES = ("live", "shadow", "canary")
+STATUSES = ("ok", "warning", "drifted")
+"""`ml.drift.status` is the index into this tuple."""
+
+DURATION_BOUNDS = tuple(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)) + (10.0,)
+"""Bounds of `ml.inference.duration` in seconds: 1-2-5 steps from 10 µs to 10 s."""
+
+# --- metrics of the SDK -----------------------------------------------------------------------------------
+
+_IDENTITY = (MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE)
+
+INFERENCE_DURATION = Metric(
+    "ml.inference.duration", "histogram", "s", "Time one inference call took.",
+    (*_IDENTITY, OPERATION_NAME, ERROR_TYPE),
+)  # fmt: skip
+INFERENCE_ROWS = Metric(
+    "ml.inference.rows", "counter", "{row}", "Rows given to the model.", (*_IDENTITY, OPERATION_NAME)
+)
+PREDICTION_SCORES = Metric(
+    "ml.prediction.score", "histogram", "", "Scores the model gave.", (*_IDENTITY, SCORE_TYPE, BASELINE_ID)
+)
+PREDICTIONS = Metric(
+    "ml.predictions", "counter", "{prediction}", "Predictions by label.",
+    (*_IDENTITY, PREDICTION_LABEL, BASELINE_ID),
+)  # fmt: skip
+FEATURE_VALUE = Metric(
+    "ml.feature.value", "histogram", "", "Distribution of a numeric feature.",
+    (*_IDENTITY, FEATURE_NAME, BASELINE_ID),
+)  # fmt: skip
+FEATURE_CATEGORIES = Metric(
+    "ml.feature.categories", "counter", "{value}", "Values of a categorical feature by category.",
+    (*_IDENTITY, FEATURE_NAME, FEATURE_CATEGORY, BASELINE_ID),
+)  # fmt: skip
+FEATURE_OBSERVATIONS = Metric(
+    "ml.feature.observations", "counter", "{value}", "Feature values by state.",
+    (*_IDENTITY, FEATURE_NAME, FEATURE_STATE, BASELINE_ID),
+)  # fmt: skip
+
+_BASELINE = (MODEL_NAME, MODEL_VERSION, DRIFT_TARGET, FEATURE_NAME, BASELINE_ID)
+BASELINE_VALUE = Metric(
+    "ml.baseline.value", "histogram", "", "Reference distribution of a numeric target, from training.", _BASELINE
+)
+BASELINE_CATEGORIES = Metric(
+    "ml.baseline.categories", "counter", "{value}", "Reference counts of a categorical target, from training.",
+    (*_BASELINE, FEATURE_CATEGORY),
+)  # fmt: skip
+BASELINE_OBSERVATIONS = Metric(
+    "ml.baseline.observations", "counter", "{value}", "Reference feature values by state, from training.",
+    (*_BASELINE, FEATURE_STATE),
+)  # fmt: skip
+
+SCHEMA_VIOLATIONS = Metric(
+    "otel_ml.schema.violations", "counter", "{call}",
+    "Calls whose input does not have the columns or types of the baseline.",
+    (*_IDENTITY, FEATURE_NAME, REASON),
+)  # fmt: skip
+DROPPED = Metric("otel_ml.dropped", "counter", "{row}", "Rows that were not recorded, by reason.", (REASON,))
+ERRORS = Metric("otel_ml.errors", "counter", "{error}", "Failures inside otel-ml, by place.", (REASON,))
+COLLECTIONS = Metric("otel_ml.collections", "counter", "{collection}", "Collections that otel-ml took part in.")
+COLLECT_DURATION = Metric(
+    "otel_ml.collect.duration", "histogram", "s", "Time otel-ml took to count what was queued, per collection."
+)
+QUEUE_SIZE = Metric("otel_ml.queue.size", "observable_gauge", "By", "Bytes of rows that waited to be counted.")
+
+# --- metrics of the collector -----------------------------------------------------------------------------
+
+_MONITORED = (
+    MONITORED_SERVICE_NAME, MONITORED_SERVICE_NAMESPACE, MONITORED_ENVIRONMENT, *_IDENTITY,
+)  # fmt: skip
+_TARGET = (*_MONITORED, DRIFT_TARGET, FEATURE_NAME)
+
+
+def _gauge(name: str, description: str, attributes: tuple[str, ...] = _TARGET, unit: str = "") -> Metric:
+    return Metric(name, "gauge", unit, description, attributes)
+
+
+DRIFT_PSI = _gauge("ml.drift.psi", "Population stability index between baseline and current window.")
+DRIFT_PSI_EXCESS = _gauge(
+    "ml.drift.psi.excess", "Population stability index above what sampling alone would give."
+)
+DRIFT_KS = _gauge("ml.drift.ks", "Kolmogorov-Smirnov distance at the baseline's bounds, a lower bound.")
+DRIFT_KS_UPPER = _gauge("ml.drift.ks.upper", "Upper bound of the Kolmogorov-Smirnov distance.")
+DRIFT_JS = _gauge("ml.drift.js", "Jensen-Shannon distance, base 2.")
+DRIFT_HELLINGER = _gauge("ml.drift.hellinger", "Hellinger distance.")
+DRIFT_WASSERSTEIN = _gauge("ml.drift.wasserstein", "Wasserstein distance over the baseline's spread.")
+DRIFT_CHI_SQUARE = _gauge("ml.drift.chi_square", "Two-sample homogeneity statistic on the test cells.")
+DRIFT_STATE_SHARE = _gauge(
+    "ml.drift.state.share", "Share of feature values in a state, in the current window.", (*_TARGET, FEATURE_STATE)
+)
+DRIFT_STATE_EFFECT = _gauge(
+    "ml.drift.state.effect", "Cohen's h between the baseline's and the window's share of a state.",
+    (*_TARGET, FEATURE_STATE),
+)  # fmt: skip
+DRIFT_P_VALUE = _gauge("ml.drift.p_value", "p-value after correction over the model's targets.")
+DRIFT_THRESHOLD = _gauge(
+    "ml.drift.threshold", "Limit that applies to a statistic.", (*_MONITORED, DRIFT_STATISTIC, DRIFT_LEVEL)
+)
+DRIFT_STATUS = _gauge("ml.drift.status", "Verdict of a target: 0 ok, 1 warning, 2 drifted.")
+DRIFT_REASON = _gauge(
+    "ml.drift.reason", "1 for the reason the verdict of a target has.", (*_TARGET, DRIFT_REASON_CODE)
+)
+DRIFT_EVALUATED = _gauge("ml.drift.evaluated", "1 when the window allowed a verdict, else 0.")
+DRIFT_WINDOW_ROWS = _gauge("ml.drift.window.rows", "Rows in the window.", _TARGET, "{row}")
+DRIFT_WINDOW_END = _gauge("ml.drift.window.end", "End of the window, Unix time.", _MONITORED, "s")
+DRIFT_EVALUATION_AGE = _gauge("ml.drift.evaluation.age", "Time since the last evaluation.", _MONITORED, "s")
+DRIFT_FEATURES = _gauge(
+    "ml.drift.features", "Number of targets by status.", (*_MONITORED, DRIFT_STATUS_NAME), "{target}"
+)
+DRIFT_BIN_SHARE = _gauge(
+    "ml.drift.bin.share", "Share of a cell, baseline or current, for targets that are not ok.",
+    (*_TARGET, DRIFT_BIN, DRIFT_SIDE),
+)  # fmt: skip
+BASELINE_AGE = _gauge("ml.baseline.age", "Time since the baseline was made.", (*_MONITORED, BASELINE_ID), "s")
+BASELINE_ROWS = _gauge("ml.baseline.rows", "Rows in the baseline.", (*_MONITORED, BASELINE_ID), "{row}")
+
+# --- the collector's telemetry about itself, named as the OpenTelemetry Collector names it -------------------
+
+RECEIVER = "receiver"
+TRANSPORT = "transport"
+
+RECEIVER_ACCEPTED = Metric(
+    "otelcol_receiver_accepted_metric_points", "counter", "{datapoint}", "Metric points taken in.",
+    (RECEIVER, TRANSPORT),
+)  # fmt: skip
+RECEIVER_REFUSED = Metric(
+    "otelcol_receiver_refused_metric_points", "counter", "{datapoint}",
+    "Metric points answered with an error or a partial success.", (RECEIVER, TRANSPORT),
+)  # fmt: skip

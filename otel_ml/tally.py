@@ -1,0 +1,325 @@
+"""The running tally of one model: its features, scores, labels, rows and durations, reduced to counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _guard, semconv
+from .summary import CategoricalSummary, NumericSummary, Summary
+from .columns import Table, categories, is_numeric, numbers
+from .model import Model
+from .prediction import Outcome
+from .semconv import OTHER, STATES, UNSEEN
+from .sketches import Buckets, Count, Exponential, Ledger, Probes, count_sorted
+
+MAX_FEATURES = 200
+MAX_LABELS = 20
+_UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
+_EVERYWHERE = (-np.inf, np.inf)
+_DURATIONS = np.array(semconv.DURATION_BOUNDS)
+
+
+class _Feature:
+    """States of one feature; what else is counted depends on its kind."""
+
+    kind = "opaque"
+
+    def __init__(self, name: str, attributes: dict[str, str], ledger: Ledger) -> None:
+        self.name = name
+        self._attributes = {**attributes, semconv.FEATURE_NAME: name}
+        self._ledger = ledger
+        self._states: list[Count | None] = [None] * len(STATES)
+
+    def add_states(self, **counts: int) -> None:
+        """Add rows by state, exclusive and summing to the rows of the call."""
+        for state, amount in counts.items():
+            if amount:
+                self._state(STATES.index(state)).add(amount)
+
+    def _state(self, index: int) -> Count:
+        count = self._states[index]
+        if count is None:
+            attributes = {**self._attributes, semconv.FEATURE_STATE: STATES[index]}
+            count = self._ledger.get(semconv.FEATURE_OBSERVATIONS, attributes, Count()).sketch
+            self._states[index] = count
+        return count
+
+    def add(self, column: NDArray[np.generic]) -> None:
+        """Count a column of any dtype."""
+        missing = sum(value is None or value != value for value in column.tolist())
+        self.add_states(ok=len(column) - missing, missing=missing)
+
+    def add_sorted(self, column: NDArray[np.float64]) -> None:
+        """Count a sorted numeric column, NaNs last."""
+        self.add(column)
+
+
+class _Numeric(_Feature):
+    kind = "numeric"
+
+    def __init__(
+        self, name: str, attributes: dict[str, str], ledger: Ledger, summary: NumericSummary | None
+    ) -> None:
+        super().__init__(name, attributes, ledger)
+        if summary is None:
+            self._bounded = None
+            self._free = ledger.get(semconv.FEATURE_VALUE, self._attributes, Exponential()).sketch
+            self._probes = Probes.of(np.empty(0), _EVERYWHERE)
+        else:
+            self._bounded = ledger.get(semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)).sketch
+            self._probes = Probes.of(summary.bounds, summary.limits)
+
+    def add(self, column: NDArray[np.generic]) -> None:
+        values, missing, mismatched = numbers(column)
+        self.add_sorted(np.sort(values))
+        self.add_states(missing=missing, type_mismatch=mismatched)
+
+    def add_sorted(self, column: NDArray[np.float64]) -> None:
+        counted = count_sorted(column, self._probes)
+        if self._bounded is not None:
+            self._bounded.counts += counted.buckets
+        elif counted.finite:
+            self._free.add(column[np.isfinite(column)])
+        self.add_states(
+            ok=counted.finite - counted.out_of_range,
+            missing=counted.missing,
+            non_finite=counted.non_finite,
+            out_of_range=counted.out_of_range,
+        )
+
+
+class _Categorical(_Feature):
+    kind = "categorical"
+
+    def __init__(
+        self, name: str, attributes: dict[str, str], ledger: Ledger, summary: CategoricalSummary | None
+    ) -> None:
+        super().__init__(name, attributes, ledger)
+        self._summary = summary
+        self._counts: dict[str, Count] = {}
+
+    def add(self, column: NDArray[np.generic]) -> None:
+        counts, missing = categories(column)
+        total = sum(counts.values())
+        unseen = self._count_named(counts) if self._summary is not None else 0
+        self.add_states(ok=total - unseen, missing=missing, unseen=unseen)
+
+    def _count_named(self, counts: dict[str, int]) -> int:
+        assert self._summary is not None
+        unknown = UNSEEN if self._summary.complete else OTHER
+        outside = 0
+        for name, amount in counts.items():
+            known = name in self._summary.categories
+            self._category(name if known else unknown).add(amount)
+            outside += 0 if known else amount
+        return outside if self._summary.complete else 0
+
+    def _category(self, name: str) -> Count:
+        if name not in self._counts:
+            attributes = {**self._attributes, semconv.FEATURE_CATEGORY: name}
+            self._counts[name] = self._ledger.get(semconv.FEATURE_CATEGORIES, attributes, Count()).sketch
+        return self._counts[name]
+
+
+class Tally:
+    """Counts of one model. Not thread-safe: the producer's lock is held around every call."""
+
+    def __init__(self, model: Model, ledger: Ledger) -> None:
+        self._model = model
+        self._ledger = ledger
+        self._attributes = model.attributes()
+        self._features: dict[str, _Feature] = {}
+        self._positional: dict[int, list[_Feature | None] | None] = {}
+        self._scores: dict[str, Buckets | Exponential] = {}
+        self._labels: dict[str, Count] = {}
+        if model.baseline is not None:
+            for name, summary in _within_limit(model):
+                self._features[name] = self._feature(name, summary)
+
+    # --- features
+
+    def _feature(self, name: str, summary: Summary) -> _Feature:
+        assert self._model.baseline is not None
+        attributes = {**self._attributes, semconv.BASELINE_ID: self._model.baseline.id}
+        if isinstance(summary, NumericSummary):
+            return _Numeric(name, attributes, self._ledger, summary)
+        if isinstance(summary, CategoricalSummary):
+            return _Categorical(name, attributes, self._ledger, summary)
+        return _Feature(name, attributes, self._ledger)
+
+    def add_matrix(self, X: NDArray[np.generic]) -> None:
+        """Count rows of shape (n, d) whose columns have no names."""
+        features = self._by_position(X.shape[1])
+        if features is None:
+            self._violation("", "width", len(X))
+            _guard.drop("input_mismatch", len(X))
+            return
+        V = X.T.astype(np.float64, order="C", copy=True)
+        V.sort(axis=1)
+        for feature, column in zip(features, V, strict=True):
+            if feature is None:
+                continue
+            if feature.kind == "numeric":
+                feature.add_sorted(column)
+            else:
+                feature.add(column)
+
+    def add_table(self, table: Table) -> None:
+        """Count rows of a table, its columns matched by name when it has names, else by position."""
+        names = table.names
+        if names is None:
+            features = self._by_position(len(table.columns), table.columns)
+            if features is None:
+                self._violation("", "width", table.rows)
+                _guard.drop("input_mismatch", table.rows)
+                return
+        else:
+            features = [self._by_name(name, column) for name, column in zip(names, table.columns, strict=True)]
+            self._absent(set(names), table.rows)
+        for feature, column in zip(features, table.columns, strict=True):
+            if feature is not None:
+                self._note_type(feature, column)
+                feature.add(column)
+
+    def _by_position(self, width: int, columns: Sequence[NDArray[np.generic]] = ()) -> list[_Feature | None] | None:
+        if width not in self._positional:
+            names = self._names(width)
+            if names is None:
+                return None
+            kinds: Sequence[NDArray[np.generic] | None] = columns or tuple([None] * width)
+            self._positional[width] = [self._by_name(name, column) for name, column in zip(names, kinds, strict=True)]
+        return self._positional[width]
+
+    def _names(self, width: int) -> Sequence[str] | None:
+        """Names of `width` unnamed columns, None when they cannot be matched with the baseline."""
+        baseline = self._model.baseline
+        for names in (self._model.feature_names, baseline and baseline.columns, baseline and tuple(baseline.features)):
+            if names is not None and len(names) == width:
+                return tuple(names)
+        if baseline is not None or self._model.feature_names is not None:
+            return None
+        return [f"x{i}" for i in range(width)]
+
+    def _by_name(self, name: str, column: NDArray[np.generic] | None) -> _Feature | None:
+        feature = self._features.get(name)
+        if feature is not None:
+            return feature
+        baseline = self._model.baseline
+        if baseline is not None:
+            if name not in baseline.columns:
+                self._violation(name, "extra", 1)
+            return None
+        if len(self._features) >= MAX_FEATURES:
+            self._say("limit", "has more than %d features; the first %d are recorded", MAX_FEATURES, MAX_FEATURES)
+            return None
+        numeric = column is None or is_numeric(column)
+        kind: Callable[[str, dict[str, str], Ledger, None], _Feature] = _Numeric if numeric else _Categorical
+        self._features[name] = kind(name, self._attributes, self._ledger, None)
+        return self._features[name]
+
+    def _absent(self, present: set[str], rows: int) -> None:
+        for name, feature in self._features.items():
+            if name not in present:
+                feature.add_states(missing=rows)
+                self._violation(name, "missing", 1)
+
+    def _note_type(self, feature: _Feature, column: NDArray[np.generic]) -> None:
+        if feature.kind == "numeric" and column.dtype.kind in "US":
+            self._violation(feature.name, "type", 1)
+
+    def _violation(self, name: str, reason: str, amount: int) -> None:
+        attributes = {**self._attributes, semconv.REASON: reason}
+        if name:
+            attributes[semconv.FEATURE_NAME] = name
+        self._ledger.count(semconv.SCHEMA_VIOLATIONS, attributes, amount)
+        self._say(f"{reason}:{name}", _VIOLATIONS[reason], *((name,) if name else ()))
+
+    def _say(self, key: str, message: str, *arguments: object) -> None:
+        model = self._model
+        _guard.say_once(
+            f"tally:{model.name}:{model.version}:{key}", f"model %s version %s: {message}", model.name, model.version,
+            *arguments,
+        )  # fmt: skip
+
+    # --- outcomes
+
+    def add_outcome(self, outcome: Outcome) -> None:
+        """Count scores and labels."""
+        if outcome.scores is not None:
+            finite = outcome.scores[np.isfinite(outcome.scores)]
+            self._score(outcome.score_type).add(finite)
+            if len(finite) < len(outcome.scores):
+                _guard.drop("non_finite_score", len(outcome.scores) - len(finite))
+        if outcome.labels is not None:
+            for label, amount in categories(outcome.labels)[0].items():
+                self._label(label).add(amount)
+
+    def _score(self, kind: str) -> Buckets | Exponential:
+        if kind not in self._scores:
+            attributes = {**self._attributes, semconv.SCORE_TYPE: kind}
+            baseline = self._model.baseline
+            empty: Buckets | Exponential
+            if baseline is not None and baseline.scores is not None and baseline.score_type == kind:
+                attributes[semconv.BASELINE_ID] = baseline.id
+                empty = Buckets(baseline.scores.bounds, with_sum=kind == "probability")
+            elif kind == "probability":
+                empty = Buckets(_UNIFORM, with_sum=True)
+            else:
+                empty = Exponential()
+            self._scores[kind] = self._ledger.get(semconv.PREDICTION_SCORES, attributes, empty).sketch
+        return self._scores[kind]
+
+    def _label(self, label: str) -> Count:
+        if label not in self._labels and len(self._labels) >= MAX_LABELS:
+            label = OTHER
+        if label not in self._labels:
+            attributes = {**self._attributes, semconv.PREDICTION_LABEL: label}
+            baseline = self._model.baseline
+            if baseline is not None and baseline.predictions is not None:
+                attributes[semconv.BASELINE_ID] = baseline.id
+            self._labels[label] = self._ledger.get(semconv.PREDICTIONS, attributes, Count()).sketch
+        return self._labels[label]
+
+    # --- calls
+
+    def add_calls(self, operation: str, rows: int, durations: Sequence[int]) -> None:
+        """Count `rows` and the durations, in nanoseconds, of calls that succeeded."""
+        attributes = {**self._attributes, semconv.OPERATION_NAME: operation}
+        self._ledger.count(semconv.INFERENCE_ROWS, attributes, rows)
+        self._durations(attributes).add(np.asarray(durations, dtype=np.float64) * 1e-9)
+
+    def add_failures(self, operation: str, failures: Sequence[tuple[int, str]]) -> None:
+        """Count calls that raised: (duration in nanoseconds, type of the error)."""
+        for duration, error_type in failures:
+            attributes = {
+                **self._attributes, semconv.OPERATION_NAME: operation, semconv.ERROR_TYPE: error_type,
+            }  # fmt: skip
+            self._durations(attributes).add(np.array([duration * 1e-9]))
+
+    def _durations(self, attributes: dict[str, str]) -> Buckets:
+        empty = Buckets(_DURATIONS, with_sum=True)
+        return self._ledger.get(semconv.INFERENCE_DURATION, attributes, empty).sketch
+
+
+_VIOLATIONS = {
+    "width": "the input has another number of columns than the baseline; its features are not recorded",
+    "missing": "the baseline's feature %r is not in the input; its rows count as missing",
+    "extra": "the input's column %r is not in the baseline; it is not recorded",
+    "type": "feature %r is a number in the baseline and text in the input; such values count as type_mismatch",
+}
+
+
+def _within_limit(model: Model) -> list[tuple[str, Summary]]:
+    """The features that are recorded: the most important ones, then column order, so that all pods agree."""
+    assert model.baseline is not None
+    items = list(model.baseline.features.items())
+    if len(items) > MAX_FEATURES:
+        _guard.say_once(
+            f"limit:{model.name}", "model %s: the baseline has %d features, the %d most important are recorded",
+            model.name, len(items), MAX_FEATURES,
+        )  # fmt: skip
+        items.sort(key=lambda item: -(item[1].importance or 0.0))
+    return items[:MAX_FEATURES]

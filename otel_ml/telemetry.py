@@ -1,0 +1,113 @@
+"""The span of a prediction: its name and attributes, on whatever tracer the application has."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from dataclasses import dataclass
+
+import numpy as np
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.util.types import AttributeValue
+
+from . import semconv
+from ._version import __version__
+from .columns import category
+from .model import Model
+from .prediction import Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveSpan:
+    """A span that is current, and what makes the one before it current again."""
+
+    span: Span
+    token: Token[Context]
+
+    def end(self) -> None:
+        """End the span."""
+        context.detach(self.token)
+        self.span.end()
+
+
+class Spans:
+    """Makes the spans of one operation of one model."""
+
+    def __init__(self, model: Model, operation: str, provider: TracerProvider | None = None) -> None:
+        self.name = f"{operation} {model.name}"
+        self._provider = provider
+        self._tracer: Tracer = trace.get_tracer(semconv.SDK_SCOPE, __version__, tracer_provider=provider)
+        self._fixed = _fixed_attributes(model, operation)
+
+    @property
+    def active(self) -> bool:
+        """Whether a tracer provider is there to receive a span."""
+        provider = self._provider or trace.get_tracer_provider()
+        return not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+
+    def start(self) -> ActiveSpan:
+        """A span that is current until it is ended."""
+        span = self._tracer.start_span(self.name, kind=SpanKind.INTERNAL, attributes=self._fixed)
+        return ActiveSpan(span, context.attach(trace.set_span_in_context(span)))
+
+    def finish(self, span: Span, prediction: Prediction) -> None:
+        """Add what only the result tells."""
+        if span.is_recording():
+            span.set_attributes(attributes_of(prediction))
+
+    def emit(self, prediction: Prediction) -> None:
+        """A span after the call, with the call's own times: samplers see score and label."""
+        attributes = {**self._fixed, **attributes_of(prediction)}
+        span = self._tracer.start_span(
+            self.name, kind=SpanKind.INTERNAL, attributes=attributes, start_time=prediction.start
+        )
+        span.end(prediction.start + prediction.duration)
+
+    def emit_failure(self, error: BaseException, start: int, duration: int) -> None:
+        """A span after a call that raised."""
+        span = self._tracer.start_span(self.name, kind=SpanKind.INTERNAL, attributes=self._fixed, start_time=start)
+        self.fail(span, error)
+        span.end(start + duration)
+
+    def fail(self, span: Span, error: BaseException) -> None:
+        """Mark `span` as failed by `error`."""
+        if span.is_recording():
+            span.set_attribute(semconv.ERROR_TYPE, error_type(error))
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+            span.record_exception(error)
+
+
+def error_type(error: BaseException) -> str:
+    """The class of `error` with its module, the builtins' without, as OpenTelemetry names it."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _fixed_attributes(model: Model, operation: str) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {**model.attributes(), semconv.OPERATION_NAME: operation}
+    optional = {
+        semconv.MODEL_TYPE: model.type,
+        semconv.SYSTEM_NAME: model.system,
+        semconv.TASK_TYPE: model.task,
+        semconv.BASELINE_ID: model.baseline.id if model.baseline is not None else None,
+    }
+    return attributes | {key: value for key, value in optional.items() if value is not None}
+
+
+def attributes_of(prediction: Prediction) -> dict[str, AttributeValue]:
+    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label."""
+    outcome = prediction.outcome
+    attributes: dict[str, AttributeValue] = {semconv.BATCH_SIZE: prediction.rows}
+    scores = outcome.scores
+    if scores is not None and len(scores):
+        attributes[semconv.SCORE_TYPE] = outcome.score_type
+        if len(scores) == 1:
+            attributes[semconv.PREDICTION_SCORE] = float(scores[0])
+        else:
+            attributes[semconv.PREDICTION_SCORE_MIN] = float(np.min(scores))
+            attributes[semconv.PREDICTION_SCORE_MAX] = float(np.max(scores))
+            attributes[semconv.PREDICTION_SCORE_MEAN] = float(np.mean(scores))
+    if outcome.labels is not None and len(outcome.labels) == 1:
+        attributes[semconv.PREDICTION_LABEL] = category(outcome.labels.tolist()[0])
+    return attributes

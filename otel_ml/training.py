@@ -1,0 +1,227 @@
+"""Training data as it is given to `Baseline.fit`: checked, named and summarised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import columns, fitting, semconv
+from .columns import Column
+from .errors import BaselineError
+from .fitting import NAMED, Detail
+from .summary import CategoricalSummary, Counts, NumericSummary, Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What the model made of the rows, and what was true: one value a row each, None where not given."""
+
+    scores: Column | None = None
+    predictions: Column | None = None
+    labels: Column | None = None
+    uncertainty: Column | None = None
+
+    @classmethod
+    def read(cls, rows: int, **given: object) -> Outputs:
+        """The given values as columns. Raises `BaselineError` when one has not `rows` values."""
+        return cls(
+            **{name: _line(name, values, rows) for name, values in given.items() if values is not None}
+        )
+
+
+def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
+    """The columns of `X` by name. Raises `BaselineError` without rows, or when names are missing or do not fit."""
+    features = None if features is None else tuple(map(str, features))
+    try:
+        read = columns.table(X, width=None if features is None else len(features))
+    except ValueError as error:
+        raise BaselineError(f"the training data cannot be read: {error}") from error
+    if read.rows == 0:
+        raise BaselineError("the training data has no rows; give the rows the model was trained on")
+    if read.names is None:
+        return _named(read.columns, features)
+    _no_twins(read.names)
+    by_name = dict(zip(read.names, read.columns, strict=True))
+    if features is None:
+        return by_name
+    _known("features", features, by_name)
+    return {name: by_name[name] for name in features}
+
+
+def summaries(
+    table: Mapping[str, Column],
+    *,
+    categorical: Iterable[str],
+    exclude: Iterable[str],
+    allowed: Mapping[str, tuple[float, float]],
+    importance: Mapping[str, float] | Sequence[float] | None,
+    detail: Detail,
+) -> dict[str, Summary]:
+    """A summary by feature. Raises `BaselineError` when an option names a column that is not there."""
+    categorical, excluded = _names("categorical", categorical, table), _names("exclude", exclude, table)
+    _known("allowed", allowed, table)
+    important = _importance(importance, table)
+    made = {
+        name: fitting.summarise(
+            name,
+            column,
+            categorical=name in categorical,
+            importance=important.get(name),
+            allowed=_range(name, allowed[name]) if name in allowed else None,
+            detail=detail,
+        )
+        for name, column in table.items()
+        if name not in excluded
+    }
+    for name in allowed:
+        if not isinstance(made.get(name), NumericSummary):
+            raise BaselineError(
+                f"allowed= has a range for {name!r}, which is no numeric feature; leave it out"
+            )
+    return made
+
+
+def output_summaries(
+    outputs: Outputs, *, threshold: float | None, score_type: str | None, detail: Detail
+) -> dict[str, Any]:
+    """The fields of a `Baseline` that describe outputs."""
+    if outputs.scores is None and (threshold is not None or score_type is not None):
+        raise BaselineError("threshold= and score_type= describe scores; give scores= too")
+    fields: dict[str, Any] = {}
+    if outputs.scores is not None:
+        fields["scores"] = _some_numbers("score", outputs.scores, threshold, detail)
+        fields["score_type"] = _score_type(fields["scores"], score_type)
+    if outputs.predictions is not None:
+        fields["predictions"] = fitting.categorical("prediction", outputs.predictions)
+    if outputs.uncertainty is not None:
+        fields["uncertainty"] = _some_numbers("uncertainty", outputs.uncertainty, None, detail)
+    if outputs.labels is not None:
+        fields["outcomes"] = _outcomes(outputs.labels, detail)
+    return fields | _label_counts(outputs, fields.get("scores"), fields.get("outcomes"))
+
+
+def recounted_outputs(outputs: Outputs, known: Mapping[str, Summary | None]) -> dict[str, Any]:
+    """The same fields for other rows on known summaries. Raises `BaselineError` unless both have the same ones."""
+    given = {
+        "scores": outputs.scores,
+        "predictions": outputs.predictions,
+        "outcomes": outputs.labels,
+        "uncertainty": outputs.uncertainty,
+    }
+    fields: dict[str, Any] = {}
+    for key, column in given.items():
+        summary = known[key]
+        if (summary is None) != (column is None):
+            argument = "labels" if key == "outcomes" else key
+            raise BaselineError(f"{argument}= must be given exactly when the baseline has {key}; it "
+                                f"{'has' if summary else 'has not'}")  # fmt: skip
+        fields[key] = None if summary is None or column is None else fitting.recount(summary, column)
+    return fields | _label_counts(outputs, fields["scores"], fields["outcomes"])
+
+
+def _named(read: Sequence[Column], features: Sequence[str] | None) -> dict[str, Column]:
+    if features is None:
+        raise BaselineError(
+            f"the training data has {len(read)} columns without names; give features=[…], or a DataFrame"
+        )
+    if len(features) != len(read):
+        raise BaselineError(f"features= has {len(features)} names, the training data has {len(read)} columns")
+    _no_twins(features)
+    return dict(zip(features, read, strict=True))
+
+
+def _line(name: str, values: object, rows: int) -> Column:
+    try:
+        column = columns.series(values)
+    except ValueError as error:
+        hint = "; of a binary classifier give predict_proba(X)[:, 1]" if name == "scores" else ""
+        raise BaselineError(f"{name}= needs one value a row: {error}{hint}") from error
+    if len(column) != rows:
+        raise BaselineError(f"{name}= has {len(column)} values, the training data has {rows} rows")
+    return column
+
+
+def _some_numbers(name: str, column: Column, threshold: float | None, detail: Detail) -> NumericSummary:
+    summary = fitting.numeric(name, column, threshold=threshold, detail=detail)
+    if summary is None:
+        raise BaselineError(f"{name} has no finite number in {len(column)} rows; give numbers")
+    return summary
+
+
+def _score_type(scores: NumericSummary, given: str | None) -> str:
+    if given is None:
+        return "probability" if scores.min >= 0 and scores.max <= 1 else "value"
+    if given not in semconv.SCORE_TYPES:
+        raise BaselineError(f"score_type is one of {', '.join(semconv.SCORE_TYPES)}, not {given!r}")
+    return given
+
+
+def _outcomes(labels: Column, detail: Detail) -> Summary:
+    """Labels are classes, unless they are numbers too many or too fractional to be any."""
+    if columns.is_numeric(labels):
+        values, _, _ = columns.numbers(labels)
+        distinct = np.unique(values)
+        if len(distinct) > NAMED or np.any(distinct != np.floor(distinct)):
+            return _some_numbers("outcome", labels, None, detail)
+    return fitting.categorical("outcome", labels)
+
+
+def _label_counts(
+    outputs: Outputs, scores: NumericSummary | None, outcomes: Summary | None
+) -> dict[str, dict[str, Counts]]:
+    if outputs.scores is None or outputs.labels is None or scores is None:
+        return {"label_counts": {}}
+    if not isinstance(outcomes, CategoricalSummary):
+        return {"label_counts": {}}
+    named = outcomes.categories
+    return {"label_counts": fitting.label_counts(outputs.scores, outputs.labels, scores.bounds, named)}
+
+
+def _importance(
+    given: Mapping[str, float] | Sequence[float] | None, table: Mapping[str, Column]
+) -> Mapping[str, float]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        _known("importance", given, table)
+        pairs: Iterator[tuple[str, float]] = iter(given.items())
+    else:
+        if len(given) != len(table):
+            raise BaselineError(f"importance= has {len(given)} numbers, the data has {len(table)} columns")
+        pairs = zip(table, given, strict=True)
+    important = {name: float(value) for name, value in pairs}
+    for name, value in important.items():
+        if not np.isfinite(value):
+            raise BaselineError(f"importance= of {name!r} must be a finite number, not {value}")
+    return important
+
+
+def _range(name: str, given: tuple[float, float]) -> tuple[float, float]:
+    low, high = map(float, given)
+    if not (np.isfinite([low, high]).all() and low <= high):
+        raise BaselineError(f"allowed= of {name!r} must be (lowest, highest), both finite, not {given!r}")
+    return low, high
+
+
+def _names(option: str, given: Iterable[str], table: Mapping[str, Column]) -> frozenset[str]:
+    if isinstance(given, str):
+        raise BaselineError(f"{option}= takes a list of names; write {option}=[{given!r}]")
+    names = frozenset(map(str, given))
+    _known(option, names, table)
+    return names
+
+
+def _known(option: str, names: Iterable[str], table: Mapping[str, Column]) -> None:
+    unknown = sorted(set(names) - set(table))
+    if unknown:
+        shown = ", ".join(list(table)[:20]) + (", …" if len(table) > 20 else "")
+        raise BaselineError(f"{option}= names {unknown[0]!r}, which is no column; the columns are {shown}")
+
+
+def _no_twins(names: Sequence[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise BaselineError(f"two columns have the name {twins[0]!r}; give every column its own")

@@ -1,0 +1,294 @@
+"""Configuration files: what they may say, and everything that is wrong with one said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from otel_ml.errors import ConfigurationError
+
+from otel_ml_collector.config import DEFAULT, Config, load, parse
+from otel_ml_collector.fields import Address
+from otel_ml_collector.settings import Debug, Otlp, OtlpHttp, Prometheus
+
+EXAMPLE = Path(__file__).parents[2] / "collector" / "config.example.yaml"
+
+MINIMAL = """
+receivers: {otlp: {protocols: {grpc: }}}
+processors: {ml_drift: }
+exporters: {debug: }
+service: {pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [debug]}}}
+"""
+
+
+def read(text: str, **environ: str) -> Config:
+    return parse(text, source="f.yaml", environ=environ)
+
+
+def problems(text: str, **environ: str) -> dict[str, str]:
+    """The problems of a text, by key path."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(text, **environ)
+    head, *rest = str(caught.value).splitlines()
+    assert head == f"f.yaml: {len(rest)} problem{'s' if len(rest) != 1 else ''}"
+    return {line.split(" (line")[0].split(":")[0].strip(): line for line in rest}
+
+
+def with_drift(body: str) -> str:
+    return MINIMAL.replace("ml_drift: }", f"ml_drift: {body}}}")
+
+
+def with_exporter(body: str) -> str:
+    return MINIMAL.replace("{debug: }", f"{{{body}}}").replace("[debug]", f"[{body.split(':')[0]}]")
+
+
+def test_the_default_listens_on_this_machine_and_shows_drift_on_the_console_and_a_scrape_page():
+    """Without a file the collector is reachable from this machine only."""
+    config = read(DEFAULT)
+    (receiver,) = config.receivers.values()
+    assert receiver.protocols.grpc is not None
+    assert receiver.protocols.http is not None
+    assert receiver.protocols.grpc.endpoint == Address("localhost", 4317)
+    assert receiver.protocols.http.endpoint == Address("localhost", 4318)
+    assert config.exporters == {
+        "debug": Debug(),
+        "prometheus": Prometheus(endpoint=Address("localhost", 9464)),
+    }
+    assert [health.endpoint for health in config.extensions.values()] == [Address("localhost", 13133)]
+    assert config.telemetry is None
+
+
+def test_the_example_file_is_valid():
+    """The example that ships can be run as it is."""
+    config = load(str(EXAMPLE), {})
+    assert isinstance(config.exporters["otlp"], Otlp)
+
+
+def test_a_protocol_without_a_body_is_on_and_one_that_is_not_named_is_off():
+    """`grpc:` alone switches gRPC on, as in the OpenTelemetry Collector."""
+    (receiver,) = read(MINIMAL).receivers.values()
+    assert receiver.protocols.grpc is not None
+    assert receiver.protocols.http is None
+
+
+def test_every_problem_is_said_at_once_with_its_key_path():
+    """One run shows all there is to mend: types, ranges, spelling, names that lead nowhere."""
+    found = problems("""
+receivers:
+  otlp: {protocols: {grpc: , http: {endpoint: nowhere, keepalive: 3}}}
+  kafka: {}
+processors:
+  ml_drift/a:
+    window: {lenght: 3h, length: 30, step: -1s, type: session}
+    thresholds: {psi: [0.3, 0.1], ks: 3}
+    alpha: 1
+    statistics: [psi, foo]
+exporters:
+  otlp: {tls: {insecure: maybe}, endpoint: "${env:NOT_SET}"}
+  otlphttp: {endpoint: "foo:80"}
+typo: 1
+service:
+  extensions: [health_check]
+  pipelines: {metrics: {receivers: [otlp, other], exporters: [otlp]}, traces: {receivers: [otlp], exporters: [otlp]}}
+""")
+    assert set(found) == {
+        "receivers.otlp.protocols.http.endpoint",
+        "receivers.otlp.protocols.http.keepalive",
+        "receivers.kafka",
+        "processors.ml_drift/a.window.lenght",
+        "processors.ml_drift/a.window.length",
+        "processors.ml_drift/a.window.step",
+        "processors.ml_drift/a.window.type",
+        "processors.ml_drift/a.thresholds.psi",
+        "processors.ml_drift/a.thresholds.ks",
+        "processors.ml_drift/a.alpha",
+        "processors.ml_drift/a.statistics.1",
+        "exporters.otlp.tls.insecure",
+        "exporters.otlp.endpoint",
+        "exporters.otlphttp.endpoint",
+        "typo",
+        "service.extensions.0",
+        "service.pipelines.metrics.receivers.1",
+        "service.pipelines.metrics.processors",
+        "service.pipelines.traces",
+    }
+    assert "did you mean length?" in found["processors.ml_drift/a.window.lenght"]
+    assert "(line 7)" in found["processors.ml_drift/a.window.lenght"]
+    assert "got 30" in found["processors.ml_drift/a.window.length"]
+    assert "unknown type; known here: otlp" in found["receivers.kafka"]
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "words"),
+    [
+        ("{window: {length: 1h, step: 2h}}", "window.step", "must not be longer than"),
+        ("{window: {length: 1h, step: 7m}}", "window.step", "whole number of times"),
+        ("{window: {type: tumbling, length: 2h, step: 1h}}", "window.step", "type: sliding"),
+        ("{window: {max_age: 1h}}", "window.max_age", "must not be shorter"),
+        ("{window: {length: 10m}, fast: {length: 1h}}", "fast.length", "must not be longer"),
+        ("{window: {length: 0s}}", "window.length", "1ms or longer"),
+        ("{baseline: {sources: [file]}}", "baseline.path", "is missing"),
+        ("{baseline: {sources: [file], path: /does/not/exist}}", "baseline.path", "does not exist"),
+        ("{baseline: {path: .}}", "baseline.sources", "[wire, file]"),
+        ("{forward: true}", "forward", "unknown key"),
+        ("{fast: {psi: .inf}}", "fast.psi", "finite"),
+        ("[]", "", "got []"),
+    ],
+)  # fmt: skip
+def test_keys_that_contradict_each_other_are_refused(body, path, words):
+    """What one key asks of another is checked before anything starts."""
+    found = problems(with_drift(body))
+    (key,) = found
+    assert key == f"processors.ml_drift.{path}".rstrip(".")
+    assert words in found[key]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("24h", 86400.0), ("1h30m", 5400.0), ("500ms", 0.5), ("1.5s", 1.5), ("2500us", 0.0025), ("1s", 1.0)],
+)
+def test_durations_are_read_as_go_writes_them(text, seconds):
+    """Numbers with their units, one after another."""
+    assert read(with_drift(f"{{interval: {text}}}")).drift.interval == seconds
+
+
+@pytest.mark.parametrize("text", ["10", "1 h", "h", "1d", "1h30", "-1s", "1e3s", "true"])
+def test_a_duration_without_a_known_unit_is_refused(text):
+    """A bare number could be seconds or milliseconds, so it is neither."""
+    assert list(problems(with_drift(f"{{interval: {text}}}"))) == ["processors.ml_drift.interval"]
+
+
+def test_the_step_of_a_window_follows_from_its_type_and_length():
+    """An hour for long sliding windows, the length for short and for tumbling ones."""
+    assert read(MINIMAL).drift.window.steps() == 3600.0
+    assert read(with_drift("{window: {length: 10m}}")).drift.window.steps() == 600.0
+    assert read(with_drift("{window: {type: tumbling, length: 6h}}")).drift.window.steps() == 6 * 3600.0
+
+
+def test_variables_of_the_environment_are_filled_in_with_the_type_they_read_as():
+    """A plain number from a variable is a number, a quoted one is text, `$$` is a dollar."""
+    config = read(
+        MINIMAL.replace("[debug]", "[otlp]").replace(
+            "exporters: {debug: }",
+            """
+exporters:
+  otlp:
+    endpoint: ${env:HOST}:${env:PORT:-14317}
+    headers: {a: "${env:N}", b: "$${env:N}"}
+    sending_queue:
+      queue_size: ${env:N}
+""",
+        ),
+        HOST="backend",
+        N="12",
+    )
+    exporter = config.exporters["otlp"]
+    assert isinstance(exporter, Otlp)
+    assert exporter.endpoint.target == "backend:14317"
+    assert exporter.headers == {"a": "12", "b": "${env:N}"}
+    assert exporter.sending_queue.queue_size == 12
+
+
+def test_a_variable_cannot_bring_structure_into_the_file():
+    """What a variable holds stays one value, whatever it looks like."""
+    config = read(
+        with_exporter("otlphttp: {endpoint: 'http://b:1', headers: {key: '${env:X}'}}"), X="{a: [b]}"
+    )
+    exporter = config.exporters["otlphttp"]
+    assert isinstance(exporter, OtlpHttp)
+    assert exporter.headers == {"key": "{a: [b]}"}
+
+
+def test_a_reference_that_is_not_one_to_the_environment_is_refused():
+    """Only variables of the environment are read."""
+    found = problems(with_exporter("otlphttp: {endpoint: '${file:/etc/passwd}'}"))
+    assert "write ${env:NAME}" in found["exporters.otlphttp.endpoint"]
+
+
+def test_the_value_of_a_header_is_not_shown():
+    """A token that ended up in a wrong place does not end up in a log as well."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(with_exporter("otlphttp: {endpoint: 'http://b:1', headers: {authorization: [s3cret]}}"))
+    assert "exporters.otlphttp.headers.authorization" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "insecure", "secure"),
+    [
+        ("b:1", "true", False),
+        ("b:1", "false", True),
+        ("http://b:1", "false", False),
+        ("https://b:1", "true", True),
+    ],
+)
+def test_tls_is_on_unless_the_endpoint_or_the_key_says_otherwise(endpoint, insecure, secure):
+    """The scheme decides where there is one, as in the OpenTelemetry Collector."""
+    exporter = read(
+        with_exporter(f"otlp: {{endpoint: '{endpoint}', tls: {{insecure: {insecure}}}}}")
+    ).exporters["otlp"]
+    assert isinstance(exporter, Otlp)
+    assert exporter.secure() is secure
+
+
+@pytest.mark.parametrize("endpoint", ["b", "b:0", ":4317", "ftp://b:1", "b:99999", "b:1/path"])
+def test_an_exporter_must_have_somewhere_to_send_to(endpoint):
+    """A host and a port above 0."""
+    assert list(problems(with_exporter(f"otlp: {{endpoint: '{endpoint}'}}"))) == ["exporters.otlp.endpoint"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "not valid YAML: line 1, column 5"),
+        ("[" * 3000, "nested deeper"),
+        ("a: &a [*a]", "nested deeper"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("x" * 300_000, "bytes are more than"),
+        ("- a", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("a: \x00", "not valid YAML"),
+    ],
+)
+def test_text_that_is_not_a_configuration_is_refused_in_one_line(text, words):
+    """Not YAML, too big, too deep, not a mapping."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+    assert words in str(caught.value).splitlines()[1]
+
+
+def test_an_alias_bomb_is_refused_before_it_is_built():
+    """Ten aliases of ten aliases, eight times: a hundred million values in half a kilobyte."""
+    levels = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for before, name in zip("abcdefg", "bcdefgh", strict=True):
+        levels.append(f"{name}: &{name} [{', '.join(['*' + before] * 10)}]")
+    with pytest.raises(ConfigurationError, match="once its aliases are written out"):
+        read("\n".join(levels))
+
+
+def test_a_tag_makes_no_object():
+    """A tag is not followed; what it stands on is text."""
+    found = problems("receivers: !!python/object/apply:os.system [ls]\n" + MINIMAL.split("\n", 2)[2])
+    assert "receivers" in found
+
+
+def test_a_key_that_is_given_twice_is_refused():
+    """YAML would keep the last one silently."""
+    found = problems(MINIMAL + "\nservice: {}")
+    assert "is given twice" in found["service"]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    """The path and the way out."""
+    with pytest.raises(ConfigurationError, match=r"none\.yaml: cannot be read: No such file"):
+        load(str(tmp_path / "none.yaml"), {})
+
+
+def test_two_components_of_a_type_are_told_apart_by_their_names():
+    """`otlp/a` and `otlp/b` are two exporters."""
+    config = read(
+        MINIMAL.replace("{debug: }", "{otlp/a: {endpoint: 'a:1'}, otlp/b: {endpoint: 'b:1'}}").replace(
+            "[debug]", "[otlp/a, otlp/b]"
+        )
+    )
+    assert list(config.exporters) == ["otlp/a", "otlp/b"]
