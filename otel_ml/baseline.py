@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from . import baseline_file, fitting, training
 from .binning import BUCKETS
 from .errors import BaselineError
-from .semconv import OTHER
 from .summary import (
     CategoricalSummary,
     NumericSummary,
@@ -35,6 +34,7 @@ ROWS_FOR_A_VERDICT = 500
 LARGEST_KS_ERROR = 0.075
 
 _LARGEST_FILE = 256 * 2**20
+LabelCounts = Mapping[str, NDArray[np.int64]]
 _OUTPUTS = ("scores", "predictions", "outcomes", "uncertainty")
 
 
@@ -52,7 +52,7 @@ class Baseline:
     """Aware, UTC."""
     rows: int
     columns: tuple[str, ...]
-    """Every column of the input in order, those without a summary too: inputs without names go by position."""
+    """Every column of the input in order, summarised or not: inputs without names go by position."""
     features: Mapping[str, Summary]
     """The summarised columns, in order."""
     scores: NumericSummary | None = None
@@ -62,7 +62,7 @@ class Baseline:
     outcomes: Summary | None = None
     """The labels, the ground truth."""
     uncertainty: NumericSummary | None = None
-    label_counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    label_counts: LabelCounts = field(default_factory=dict)
     """Rows by label in each bucket of `scores`."""
     projections: tuple[Projection, ...] = ()
     performance: Mapping[str, float] = field(default_factory=dict)
@@ -82,7 +82,8 @@ class Baseline:
         return hash(self.id)
 
     def __repr__(self) -> str:
-        return f"Baseline({self.model!r}, {self.version!r}, rows={self.rows}, features={len(self.features)}, id={self.id})"
+        size = f"rows={self.rows}, features={len(self.features)}"
+        return f"Baseline({self.model!r}, {self.version!r}, {size}, id={self.id})"
 
     @classmethod
     def fit(
@@ -112,20 +113,21 @@ class Baseline:
     ) -> Baseline:
         """The baseline of training data `X` (n rows) and what the model made of it.
 
-        - `X`: DataFrame, dict of columns, array or list of rows. `features` names the columns of an array, or picks
-          columns of a frame.
+        - `X`: DataFrame, dict of columns, array or list of rows. `features` names the columns of an array, or
+          picks columns of a frame.
         - `scores`, `uncertainty`: one number a row; `predictions`, `labels`: one label a row.
         - `categorical`: columns of numbers that mean categories. `exclude`: columns that get no summary.
         - `allowed`: range by feature, (lowest, highest), beyond which a value is out of range.
         - `importance`: by feature, or one number a column.
         - `threshold`: the score at which decisions are made; it becomes a bound of the scores.
-        - `score_type`: probability, margin, anomaly or value; by default probability when all are in [0, 1], else
-          value.
-        - `resolution`: `fine` has 200 buckets a feature instead of 20. `quantiles=False` leaves single training
-          values out of the file.
+        - `score_type`: probability, margin, anomaly or value; by default probability when all are in [0, 1],
+          else value.
+        - `resolution`: `fine` has 200 buckets instead of 20 a feature. `quantiles=False` leaves single
+          values, but for the smallest and the largest, out of the file.
         - `owner`, `description`, `intended_use`, `performance` (number by metric): for the model card.
 
-        Raises `BaselineError` when something does not fit together. Warns below 500 rows, where no verdict is given.
+        Raises `BaselineError` when something does not fit together. Warns below 500 rows: no verdict is given
+        on so few.
         """
         if resolution not in BUCKETS:
             raise BaselineError(f"resolution is one of {', '.join(BUCKETS)}, not {resolution!r}")
@@ -188,16 +190,15 @@ class Baseline:
         )
 
     def merge(self, other: Baseline) -> Baseline:
-        """Both counted together: counts add exactly, quantiles are left out, what describes the model is kept.
+        """Both counted together: counts add exactly, quantiles are left out, the model card is kept.
 
         Raises `BaselineError` unless model, version and columns are the same, and `BoundsMismatch` unless the
         bounds are: `count` makes such parts.
         """
         for key in ("model", "version", "columns", "score_type"):
             if getattr(self, key) != getattr(other, key):
-                raise BaselineError(
-                    f"baselines merge only with the same {key}, not {getattr(self, key)!r} and {getattr(other, key)!r}"
-                )
+                mine, its = getattr(self, key), getattr(other, key)
+                raise BaselineError(f"baselines merge only with the same {key}, not {mine!r} and {its!r}")
         return _together(self, other)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -223,7 +224,7 @@ class Baseline:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise BaselineError(
-                f"baseline {source!r} cannot be read ({reason}); make one with Baseline.fit(…).save({source!r})"
+                f"baseline {source!r} cannot be read ({reason}); make it with Baseline.fit(…).save(…)"
             ) from error
         if len(text) > _LARGEST_FILE:
             raise BaselineError(
@@ -272,25 +273,25 @@ def _utc(given: datetime | None) -> datetime:
 
 
 def _together(a: Baseline, b: Baseline) -> Baseline:
-    outputs = {key: _add_given(key, getattr(a, key), getattr(b, key)) for key in _OUTPUTS}
-    if a.features.keys() != b.features.keys() or set(a.label_counts) - {OTHER} != set(b.label_counts) - {
-        OTHER
-    }:
-        raise BaselineError(
-            "baselines merge only with the same features and labels; make the parts with count"
-        )
+    if a.features.keys() != b.features.keys():
+        raise BaselineError("baselines merge only with the same features; make the parts with count")
+    outputs: dict[str, Any] = {key: _add_given(key, getattr(a, key), getattr(b, key)) for key in _OUTPUTS}
     return replace(
         a,
         rows=a.rows + b.rows,
         created_at=max(a.created_at, b.created_at),
         features={name: add(summary, b.features[name]) for name, summary in a.features.items()},
-        label_counts={
-            label: sum(counts[label] for counts in (a.label_counts, b.label_counts) if label in counts)
-            for label in a.label_counts | b.label_counts
-        },
+        label_counts=_add_label_counts(a.label_counts, b.label_counts),
         projections=_add_projections(a.projections, b.projections),
         **outputs,
     )
+
+
+def _add_label_counts(a: LabelCounts, b: LabelCounts) -> LabelCounts:
+    """Labels are the same on both sides, because the outcomes are, but for `__other__`."""
+    return {
+        label: np.sum([counts[label] for counts in (a, b) if label in counts], axis=0) for label in {**a, **b}
+    }
 
 
 def _add_given(key: str, a: Summary | None, b: Summary | None) -> Summary | None:

@@ -1,24 +1,23 @@
 """The baseline file: its JSON form, and reading one that may be wrong.
 
-A file comes from elsewhere and is not trusted: sizes are capped, every number is checked, and an error names the
-file, the key and the way out. docs/baseline.md describes the format.
+A file comes from elsewhere and is not trusted: sizes are capped, every number is checked, and an error names
+the file, the key and the way out. docs/baseline.md describes the format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from . import semconv
 from .errors import BaselineError
-from .summary import CategoricalSummary, Counts, Floats, NumericSummary, OpaqueSummary, Projection, Summary
+from .summary import CategoricalSummary, Counts, NumericSummary, OpaqueSummary, Projection, Summary
+from .untrusted import WAY_OUT, Node, show
 
 if TYPE_CHECKING:
     from .baseline import Baseline
@@ -30,12 +29,11 @@ MOST_BOUNDS = 512
 MOST_CATEGORIES = 1_000
 MOST_QUANTILES = 1_001
 MOST_PROJECTIONS = 64
-LONGEST_TEXT = 4_096
-LARGEST_COUNT = 2**53
 
 T = TypeVar("T")
 
-_CARD = ("owner", "description", "intended_use")
+_LINE = 100
+"""Characters within which a small object stands on one line."""
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -72,14 +70,18 @@ def content_hash(content: Mapping[str, Any]) -> str:
 
 
 def layout(value: Any, indent: str = "") -> str:
-    """JSON for people and for diff: one key a line, lists of plain values on one line."""
+    """JSON for people and for diff: one key a line; lists of plain values, and small objects, on one line."""
     deeper = indent + "  "
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and (any(map(_nested, value.values())) or len(_text(value)) > _LINE):
         lines = [f"{deeper}{_text(key)}: {layout(inner, deeper)}" for key, inner in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(inner, (dict, list)) for inner in value):
+    if isinstance(value, list) and any(map(_nested, value)):
         return "[\n" + ",\n".join(deeper + layout(inner, deeper) for inner in value) + f"\n{indent}]"
     return _text(value)
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, (dict, list))
 
 
 def _text(value: Any) -> str:
@@ -145,131 +147,56 @@ def _projections(projections: tuple[Projection, ...]) -> dict[str, Any] | None:
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A value in the file, with its place."""
-
-    value: Any
-    key: str
-    source: str
-
-    def fail(self, problem: str) -> NoReturn:
-        """Raise the error that names the file, the key and the way out."""
-        where = f": {self.key}" if self.key else ""
-        raise BaselineError(
-            f"baseline {self.source!r}{where} {problem}; load an unchanged copy, or make it again with Baseline.fit"
-        )
-
-    def child(self, key: str) -> _Node:
-        """The value under `key`, which must be there."""
-        if key not in self.value:
-            self.fail(f"has no {key!r}")
-        return _Node(self.value[key], f"{self.key}.{key}".lstrip("."), self.source)
-
-    def get(self, key: str, read: Callable[[_Node], T]) -> T | None:
-        """What `read` makes of the value under `key`; None when it is not there."""
-        return read(self.child(key)) if self.value.get(key) is not None else None
-
-    def object(self, most: int, known: frozenset[str] | None = None) -> _Node:
-        """This node, which must be an object of at most `most` keys, all of them `known`."""
-        if not isinstance(self.value, dict):
-            self.fail(f"must be an object, not {_show(self.value)}")
-        if len(self.value) > most:
-            self.fail(f"has {len(self.value)} keys, more than {most}")
-        if known is not None and (unknown := sorted(set(self.value) - known)):
-            self.fail(f"has the unknown key {unknown[0][:80]!r} (known are {', '.join(sorted(known))})")
-        return self
-
-    def items(self) -> Iterator[tuple[str, _Node]]:
-        """Keys and values of an object."""
-        for key in self.value:
-            if len(key) > LONGEST_TEXT:
-                self.fail(f"has a key of {len(key)} characters, more than {LONGEST_TEXT}")
-            yield key, self.child(key)
-
-    def text(self) -> str:
-        """A string."""
-        if not isinstance(self.value, str) or not 0 < len(self.value) <= LONGEST_TEXT:
-            self.fail(f"must be a text of 1 to {LONGEST_TEXT} characters, not {_show(self.value)}")
-        return self.value
-
-    def integer(self) -> int:
-        """A count."""
-        if not _is_count(self.value):
-            self.fail(f"must be a count, 0 or more, not {_show(self.value)}")
-        return int(self.value)
-
-    def number(self) -> float:
-        """A finite number."""
-        if not _is_finite(self.value):
-            self.fail(f"must be a finite number, not {_show(self.value)}")
-        return float(self.value)
-
-    def listed(self, most: int) -> list[Any]:
-        """A list of at most `most` values."""
-        if not isinstance(self.value, list):
-            self.fail(f"must be a list, not {_show(self.value)}")
-        if len(self.value) > most:
-            self.fail(f"has {len(self.value)} values, more than {most}")
-        return self.value
-
-    def numbers(self, most: int, *, exactly: int | None = None) -> Floats:
-        """A list of finite numbers."""
-        values = self._all(most, exactly, _is_finite, "a finite number")
-        return np.array(values, dtype=np.float64)
-
-    def counts(self, most: int, *, exactly: int) -> Counts:
-        """A list of counts."""
-        return np.array(self._all(most, exactly, _is_count, "a count, 0 or more"), dtype=np.int64)
-
-    def _all(self, most: int, exactly: int | None, valid: Callable[[Any], bool], what: str) -> list[Any]:
-        values = self.listed(most)
-        for place, value in enumerate(values):
-            if not valid(value):
-                self.fail(f"must hold {what} at position {place}, not {_show(value)}")
-        if exactly is not None and len(values) != exactly:
-            self.fail(f"must hold {exactly} values, not {len(values)}")
-        return values
-
-
 def parse(text: str, source: str) -> dict[str, Any]:
     """The fields of a `Baseline` from the text of a file; `source` names it in errors."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BaselineError(
-            f"baseline {source!r} is not JSON ({error}); load an unchanged copy, or make it again with Baseline.fit"
-        ) from error
-    root = _Node(value, "", source)
+        raise BaselineError(f"baseline {source!r} is not JSON ({error}); {WAY_OUT}") from error
+    root = Node(value, "", source)
     if not isinstance(value, dict):
-        root.fail(f"must be an object, not {_show(value)}")
+        root.fail(f"must be an object, not {show(value)}")
     _check_schema(root)
     return _fields(root.object(len(_KEYS), _KEYS))
 
 
+_CARD = ("owner", "description", "intended_use")
+_OUTPUTS = ("score_type", "scores", "predictions", "outcomes", "uncertainty", "label_counts", "projections")
 _KEYS = frozenset(
-    ["schema", "id", "model", "version", "created_at", "rows", "owner", "description", "intended_use", "performance", "columns", "features", "score_type", "scores", "predictions", "outcomes", "uncertainty", "label_counts", "projections"]
+    {
+        "schema",
+        "id",
+        "model",
+        "version",
+        "created_at",
+        "rows",
+        *_CARD,
+        "performance",
+        "columns",
+        "features",
+        *_OUTPUTS,
+    }
 )
 _STATES = frozenset(semconv.STATES)
 _COMMON = frozenset({"kind", "n", "states", "importance"})
+_MOMENTS = ("min", "max", "mean", "std", "reach", "ks_error")
 _OF_KIND = {
-    "numeric": _COMMON
-    | set(["min", "max", "mean", "std", "reach", "allowed", "ks_error", "bounds", "bucket_counts", "quantiles"]),
+    "numeric": _COMMON | {*_MOMENTS, "allowed", "bounds", "bucket_counts", "quantiles"},
     "categorical": _COMMON | {"categories", "other", "singletons"},
     "opaque": _COMMON,
 }
 
 
-def _check_schema(root: _Node) -> None:
+def _check_schema(root: Node) -> None:
     schema = root.child("schema").value
     if schema != SCHEMA:
         raise BaselineError(
-            f"baseline {root.source!r} has schema {_show(schema)}, this version reads {SCHEMA}; "
+            f"baseline {root.source!r} has schema {show(schema)}, this version reads {SCHEMA}; "
             "make it again with Baseline.fit, or: pip install -U otel-ml"
         )
 
 
-def _fields(root: _Node) -> dict[str, Any]:
+def _fields(root: Node) -> dict[str, Any]:
     columns = _texts(root.child("columns"), MOST_FEATURES)
     features = {
         name: _read_summary(node, name) for name, node in root.child("features").object(MOST_FEATURES).items()
@@ -279,7 +206,7 @@ def _fields(root: _Node) -> dict[str, Any]:
             root.child("features").child(name).fail("is not among the columns")
     scores = root.get("scores", lambda node: _read_numeric(node, "score"))
     return {
-        **{key: root.get(key, _Node.text) for key in _CARD},
+        **{key: root.get(key, Node.text) for key in _CARD},
         "model": root.child("model").text(),
         "version": root.child("version").text(),
         "created_at": _read_time(root.child("created_at")),
@@ -297,7 +224,7 @@ def _fields(root: _Node) -> dict[str, Any]:
     }
 
 
-def _read_summary(node: _Node, name: str) -> Summary:
+def _read_summary(node: Node, name: str) -> Summary:
     kind = node.object(20).child("kind").value
     if kind == "numeric":
         return _read_numeric(node, name)
@@ -305,22 +232,22 @@ def _read_summary(node: _Node, name: str) -> Summary:
         return _read_categorical(node, name)
     if kind == "opaque":
         return OpaqueSummary(name=name, **_read_common(node, "opaque"))
-    node.child("kind").fail(f"must be numeric, categorical or opaque, not {_show(kind)}")
+    return node.child("kind").fail(f"must be numeric, categorical or opaque, not {show(kind)}")
 
 
-def _read_common(node: _Node, kind: str) -> dict[str, Any]:
+def _read_common(node: Node, kind: str) -> dict[str, Any]:
     node.object(20, _OF_KIND[kind])
     if node.child("kind").value != kind:
-        node.child("kind").fail(f"must be {kind}, not {_show(node.value['kind'])}")
+        node.child("kind").fail(f"must be {kind}, not {show(node.value['kind'])}")
     n = node.child("n").integer()
     given = {state: rows.integer() for state, rows in node.child("states").object(6, _STATES).items()}
     if sum(given.values()) != n:
         node.child("states").fail(f"must add up to n = {n}, not {sum(given.values())}")
     states = np.array([given.get(state, 0) for state in semconv.STATES], dtype=np.int64)
-    return {"n": n, "states": states, "importance": node.get("importance", _Node.number)}
+    return {"n": n, "states": states, "importance": node.get("importance", Node.number)}
 
 
-def _read_numeric(node: _Node, name: str) -> NumericSummary:
+def _read_numeric(node: Node, name: str) -> NumericSummary:
     common = _read_common(node, "numeric")
     bounds = node.child("bounds").numbers(MOST_BOUNDS)
     if np.any(np.diff(bounds) <= 0):
@@ -328,7 +255,7 @@ def _read_numeric(node: _Node, name: str) -> NumericSummary:
     summary = NumericSummary(
         name=name,
         **common,
-        **{key: node.child(key).number() for key in ("min", "max", "mean", "std", "reach", "ks_error")},
+        **{key: node.child(key).number() for key in _MOMENTS},
         bounds=bounds,
         bucket_counts=node.child("bucket_counts").counts(MOST_BOUNDS + 1, exactly=len(bounds) + 1),
         allowed=node.get("allowed", _read_allowed),
@@ -338,11 +265,12 @@ def _read_numeric(node: _Node, name: str) -> NumericSummary:
     return summary
 
 
-def _check_numeric(node: _Node, summary: NumericSummary) -> None:
+def _check_numeric(node: Node, summary: NumericSummary) -> None:
     finite = int(summary.states[[0, 3]].sum())
     if summary.histogram.total != finite or finite == 0:
         node.child("bucket_counts").fail(
-            f"must add up to the rows with a finite number, {finite}, and at least 1, not {summary.histogram.total}"
+            f"must add up to the rows with a finite number, {finite}, of which there is 1 or more, "
+            f"not to {summary.histogram.total}"
         )
     if summary.min > summary.max:
         node.child("min").fail(f"must not be above max: {summary.min} > {summary.max}")
@@ -353,7 +281,7 @@ def _check_numeric(node: _Node, summary: NumericSummary) -> None:
         node.child("quantiles").fail("must ascend")
 
 
-def _read_categorical(node: _Node, name: str) -> CategoricalSummary:
+def _read_categorical(node: Node, name: str) -> CategoricalSummary:
     common = _read_common(node, "categorical")
     categories = {
         category: rows.integer()
@@ -375,7 +303,7 @@ def _read_categorical(node: _Node, name: str) -> CategoricalSummary:
     return summary
 
 
-def _read_label_counts(node: _Node, scores: NumericSummary | None) -> dict[str, Counts]:
+def _read_label_counts(node: Node, scores: NumericSummary | None) -> dict[str, Counts]:
     if scores is None:
         node.fail("needs scores: it counts labels in their buckets")
     buckets = len(scores.bucket_counts)
@@ -385,7 +313,7 @@ def _read_label_counts(node: _Node, scores: NumericSummary | None) -> dict[str, 
     }
 
 
-def _read_projections(node: _Node) -> tuple[Projection, ...]:
+def _read_projections(node: Node) -> tuple[Projection, ...]:
     node.object(4, frozenset({"features", "centre", "scale", "components"}))
     features = _texts(node.child("features"), MOST_FEATURES)
     centre = node.child("centre").numbers(MOST_FEATURES, exactly=len(features))
@@ -405,52 +333,37 @@ def _read_projections(node: _Node) -> tuple[Projection, ...]:
     )
 
 
-def _read_allowed(node: _Node) -> tuple[float, float]:
+def _read_allowed(node: Node) -> tuple[float, float]:
     low, high = node.numbers(2, exactly=2).tolist()
     if low > high:
         node.fail(f"must be [lowest, highest], not {node.value}")
     return low, high
 
 
-def _read_performance(node: _Node) -> dict[str, float]:
+def _read_performance(node: Node) -> dict[str, float]:
     return {metric: value.number() for metric, value in node.object(MOST_CATEGORIES).items()}
 
 
-def _read_score_type(node: _Node) -> str:
+def _read_score_type(node: Node) -> str:
     if node.value not in semconv.SCORE_TYPES:
-        node.fail(f"must be one of {', '.join(semconv.SCORE_TYPES)}, not {_show(node.value)}")
+        node.fail(f"must be one of {', '.join(semconv.SCORE_TYPES)}, not {show(node.value)}")
     return str(node.value)
 
 
-def _read_time(node: _Node) -> datetime:
+def _read_time(node: Node) -> datetime:
     try:
         time = datetime.fromisoformat(node.text().replace("Z", "+00:00"))
         if time.tzinfo is None:
             raise ValueError
         return time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        node.fail(f"must be a time with its zone such as 2026-01-31T12:00:00+00:00, not {_show(node.value)}")
+        return node.fail(f"must be a time such as 2026-01-31T12:00:00+00:00, not {show(node.value)}")
 
 
-def _texts(node: _Node, most: int) -> tuple[str, ...]:
+def _texts(node: Node, most: int) -> tuple[str, ...]:
     texts = tuple(
-        _Node(value, f"{node.key}[{i}]", node.source).text() for i, value in enumerate(node.listed(most))
+        Node(value, f"{node.key}[{i}]", node.source).text() for i, value in enumerate(node.listed(most))
     )
     if len(set(texts)) != len(texts):
         node.fail("must not hold a name twice")
     return texts
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT
-
-
-def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) <= 1.7976931348623157e308 and math.isfinite(value)
-
-
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -27,7 +27,7 @@ BUCKETS = {"standard": 20, "fine": 200}
 _NOISE = 2.0**-44
 """Relative distance under which two values are one number computed twice (0.3 and 0.1 + 0.2)."""
 
-_UNDER_ZERO = -1.1754944e-38
+_UNDER_ZERO = -float(np.finfo(np.float32).tiny)
 """Edge under an atom at zero: a subnormal one would collapse onto zero where those are flushed."""
 
 

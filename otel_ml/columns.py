@@ -85,7 +85,9 @@ def _from_line(x: Column, width: int | None) -> Table:
 
 def _from_mapping(x: Mapping[Any, Any]) -> Table:
     names = tuple(str(name) for name in x)
-    if not x or not all(map(_is_sequence, x.values())):
+    if not x:
+        raise ValueError("an empty dict has no columns")
+    if not all(map(_is_sequence, x.values())):
         return Table(names, 1, tuple(column([value]) for value in x.values()))
     columns = tuple(series(value) for value in x.values())
     lengths = {name: len(values) for name, values in zip(names, columns, strict=True)}
@@ -169,7 +171,7 @@ def _is_sequence(value: object) -> bool:
 
 
 def series(values: Any) -> Column:
-    """One column out of a list, array, pandas or other series. Raises `ValueError` when it has not one dimension."""
+    """One column out of a list, array, pandas or other series. `ValueError` unless it has one dimension."""
     if isinstance(values, (list, tuple)):
         return column(values)
     if type(values).__module__.partition(".")[0] == "pandas" and hasattr(values, "dtype"):
@@ -295,7 +297,7 @@ def category(value: object) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (float, np.floating, Decimal)):
-        text = str(int(value)) if abs(value) < 1e15 and value == int(value) else str(value)
+        text = str(int(value)) if abs(float(value)) < 1e15 and value == int(value) else str(value)
     elif isinstance(value, bytes):
         text = value.decode("utf-8", "backslashreplace")
     else:

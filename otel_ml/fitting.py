@@ -80,9 +80,9 @@ def numeric(
     allowed: tuple[float, float] | None = None,
     detail: Detail,
 ) -> NumericSummary | None:
-    """The summary of numbers, on `bounds` or on quantiles of their own and `threshold`; None without a number."""
+    """The summary of numbers on `bounds`, or on quantiles and `threshold`; None without a finite one."""
     values, missing, mismatched = columns.numbers(column)
-    ordered = np.sort(values[np.isfinite(values)])
+    ordered = np.sort(values[np.isfinite(values)]) + 0.0  # no -0.0: it would show in min and bounds
     if len(ordered) == 0:
         return None
     if bounds is None:
@@ -113,13 +113,13 @@ def numeric(
 def categorical(
     name: str, column: Column, *, named: Collection[str] | None = None, importance: float | None = None
 ) -> CategoricalSummary:
-    """The summary of categories, whatever their number; `named` fixes which ones have a count of their own."""
+    """The summary of categories, however many; `named` fixes which ones have a count of their own."""
     counted, missing = columns.categories(column)
     return _categorical(name, counted, missing, named=named, importance=importance)
 
 
 def recount(summary: Summary, column: Column) -> Summary:
-    """The summary of another column on the same bounds, or the same named categories, so that the two add up."""
+    """The summary of another column on the same bounds or the same named categories: the two add up."""
     if isinstance(summary, OpaqueSummary):
         return _opaque(summary.name, column, summary.importance)
     if isinstance(summary, CategoricalSummary):

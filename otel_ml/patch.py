@@ -70,7 +70,7 @@ class Patches:
 
     def __init__(self) -> None:
         self.active = True
-        """False once restored: then a method that somebody still holds, or patched over, only calls through."""
+        """False once restored: then a method that is still held, or was patched over, only calls through."""
         self._classes: weakref.WeakSet[type] = weakref.WeakSet()
         self._attributes: list[tuple[type | ModuleType, str, object, object]] = []
 

@@ -80,7 +80,7 @@ def _as_array(output: object) -> NDArray[np.generic] | None:
         return None
     if values.dtype.kind not in "fiubUO":
         return None
-    if values.dtype.kind == "O" and values.ndim == 1 and not isinstance(values[0], (str, int, float, bool)):
+    if values.dtype.kind == "O" and not all(isinstance(value, (str, int, float)) for value in values.flat):
         return None
     return values.reshape(1) if values.ndim == 0 else values
 
@@ -121,6 +121,5 @@ def _names_labels(values: NDArray[np.generic], model: Model) -> bool:
 
 
 def _score_type(model: Model) -> str:
-    if model.baseline is not None and model.baseline.score_type is not None:
-        return model.baseline.score_type
-    return "value"
+    told = None if model.baseline is None else model.baseline.score_type
+    return "value" if told is None else str(told)

@@ -26,7 +26,7 @@ from . import _guard, semconv, wire
 from ._version import __version__
 from .capture import Capture, Pending
 from .model import Model
-from .sketches import Ledger
+from .sketches import Ledger, Series
 from .tally import Tally
 
 BASELINE_FIRST = 3
@@ -44,7 +44,7 @@ class _Reader:
     prometheus: bool
     since: int
     """Unix nanoseconds of its last collection: where a delta starts."""
-    told: weakref.WeakKeyDictionary[Any, Any] = field(default_factory=weakref.WeakKeyDictionary)
+    told: dict[Series[Any], Any] = field(default_factory=dict)
     """Series to the copy of its sketch at the last collection, for deltas."""
     collections: int = 0
     baseline_sent: int = 0

@@ -8,6 +8,7 @@ one fingerprint cannot be told apart, so then a copy has none.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from . import _guard, semconv
+from . import _guard, config, semconv
 from .baseline import Baseline
 from .errors import BaselineError, ConfigurationError
 from .model import Model
@@ -146,7 +147,12 @@ def load_baseline(source: Baseline | str | PathLike[str] | None) -> Baseline | N
     try:
         return Baseline.load(source)
     except (BaselineError, OSError) as error:
-        _guard.failed(f"baseline {source}", error)
+        if config.settings().raise_errors:
+            raise
+        _guard.errors["baseline"] += 1
+        _guard.say_once(
+            f"baseline:{source}", "%s; the model is observed without a baseline", error, level=logging.ERROR
+        )
         return None
 
 
@@ -219,7 +225,7 @@ def _text(value: object) -> str:
         return "[" + ",".join(map(_text, value)) + "]"
     if isinstance(value, (set, frozenset)):
         return "{" + ",".join(sorted(map(_text, value))) + "}"
-    return _qualified(value if callable(value) and hasattr(value, "__qualname__") else type(value))
+    return _qualified(value if callable(value) and hasattr(value, "__name__") else type(value))
 
 
 def _text_of_array(value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
@@ -230,4 +236,7 @@ def _text_of_array(value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> 
 
 
 def _qualified(named: object) -> str:
-    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', repr(type(named)))}"
+    name = getattr(named, "__qualname__", None) or getattr(
+        named, "__name__", ""
+    )  # ufuncs have the latter only
+    return f"{getattr(named, '__module__', '')}.{name}"

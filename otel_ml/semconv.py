@@ -65,6 +65,7 @@ REASON = "reason"
 SERVICE_NAME = "service.name"
 SERVICE_NAMESPACE = "service.namespace"
 SERVICE_INSTANCE_ID = "service.instance.id"
+SERVICE_VERSION = "service.version"
 DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
 
 # --- values -----------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ QUEUE_SIZE = Metric("otel_ml.queue.size", "observable_gauge", "By", "Bytes of ro
 # --- metrics of the collector -----------------------------------------------------------------------------
 
 _MONITORED = (
-    MONITORED_SERVICE_NAME, MONITORED_SERVICE_NAMESPACE, MONITORED_ENVIRONMENT, *_IDENTITY,
+    MONITORED_SERVICE_NAME, MONITORED_SERVICE_NAMESPACE, MONITORED_ENVIRONMENT, *_IDENTITY, DRIFT_WINDOW_NAME,
 )  # fmt: skip
 _TARGET = (*_MONITORED, DRIFT_TARGET, FEATURE_NAME)
 
@@ -206,3 +207,32 @@ RECEIVER_REFUSED = Metric(
     "otelcol_receiver_refused_metric_points", "counter", "{datapoint}",
     "Metric points answered with an error or a partial success.", (RECEIVER, TRANSPORT),
 )  # fmt: skip
+EXPORTER = "exporter"
+KIND = "kind"
+
+EXPORTER_SENT = Metric(
+    "otelcol_exporter_sent_metric_points", "counter", "{datapoint}", "Metric points a backend took.", (EXPORTER,)
+)
+EXPORTER_SEND_FAILED = Metric(
+    "otelcol_exporter_send_failed_metric_points", "counter", "{datapoint}",
+    "Metric points lost because a backend did not take them.", (EXPORTER,),
+)  # fmt: skip
+EXPORTER_ENQUEUE_FAILED = Metric(
+    "otelcol_exporter_enqueue_failed_metric_points", "counter", "{datapoint}",
+    "Metric points lost because the sending queue was full.", (EXPORTER,),
+)  # fmt: skip
+EXPORTER_QUEUE_SIZE = Metric(
+    "otelcol_exporter_queue_size", "gauge", "{request}", "Requests that wait to be sent.", (EXPORTER,)
+)
+EXPORTER_QUEUE_CAPACITY = Metric(
+    "otelcol_exporter_queue_capacity", "gauge", "{request}", "Requests the sending queue has room for.",
+    (EXPORTER,),
+)  # fmt: skip
+RECEIVER_LEFT_OUT = Metric(
+    "otel_ml.receiver.left_out", "counter", "{datapoint}",
+    "Metric points left out of requests that were otherwise taken, by reason.", (RECEIVER, REASON),
+)  # fmt: skip
+ENGINE_COUNTS = Metric(
+    "otel_ml.engine.counts", "counter", "", "What the engine met in the points it took, by reason.", (REASON,)
+)
+ENGINE_SIZE = Metric("otel_ml.engine.size", "gauge", "", "What the engine holds, by kind.", (KIND,))

@@ -1,6 +1,6 @@
 """What a baseline knows of one distribution: a numeric, a categorical or an opaque summary.
 
-Each has `n` rows and `states`, the count of each of `semconv.STATES` in that order. A summary of numbers holds
+Each has `n` rows and `states`, the count of each of `semconv.STATES` in that order. A summary of numbers has
 every finite one in a bucket, whatever its state.
 """
 
@@ -74,7 +74,7 @@ class NumericSummary(_Summary):
     def limits(self) -> tuple[float, float]:
         """Beyond these, either way, a value is out of range: the allowed range, else min and max ± `reach`.
 
-        Rounded outwards to where float32 begins to differ, so that an allowed 0.1 is allowed as a float32 too.
+        Rounded outwards to where float32 begins to differ: an allowed 0.1 is allowed as a float32 too.
         """
         low, high = self.allowed or (finite(self.min - self.reach), finite(self.max + self.reach))
         return float(np.nextafter(edge_below(low), np.inf)), edge_above(high)
@@ -85,7 +85,7 @@ class NumericSummary(_Summary):
         return Histogram(self.bounds, self.bucket_counts)
 
     def __add__(self, other: NumericSummary) -> NumericSummary:
-        """Both together; `BoundsMismatch` unless the bounds are equal. Quantiles do not add up and are left out."""
+        """Both together, but for quantiles, which do not add up; `BoundsMismatch` unless bounds are equal."""
         counted = self.histogram + other.histogram
         a, b = self.histogram.total, other.histogram.total
         share = b / (a + b)
@@ -172,7 +172,7 @@ class Projection:
 
 
 def project(standard: Floats, loadings: Floats) -> Floats:
-    """Standardised rows along `loadings`, rounded so that float32 input and another BLAS give the same value."""
+    """Standardised rows along `loadings`, rounded so that float32 input and another BLAS give the same."""
     return np.round(np.where(np.isfinite(standard), standard, 0.0) @ loadings, 5)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import _guard, semconv
 from .summary import CategoricalSummary, NumericSummary, Summary
-from .columns import Table, categories, is_numeric, numbers
+from .columns import Table, categories, is_missing, is_numeric, numbers
 from .model import Model
 from .prediction import Outcome
 from .semconv import OTHER, STATES, UNSEEN
@@ -47,10 +47,11 @@ class _Feature:
             self._states[index] = count
         return count
 
-    def add(self, column: NDArray[np.generic]) -> None:
-        """Count a column of any dtype."""
-        missing = sum(value is None or value != value for value in column.tolist())
+    def add(self, column: NDArray[np.generic]) -> int:
+        """Count a column of any dtype; returns how many of its values are of another type than the feature."""
+        missing = sum(map(is_missing, column.tolist()))
         self.add_states(ok=len(column) - missing, missing=missing)
+        return 0
 
     def add_sorted(self, column: NDArray[np.float64]) -> None:
         """Count a sorted numeric column, NaNs last."""
@@ -72,10 +73,11 @@ class _Numeric(_Feature):
             self._bounded = ledger.get(semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)).sketch
             self._probes = Probes.of(summary.bounds, summary.limits)
 
-    def add(self, column: NDArray[np.generic]) -> None:
+    def add(self, column: NDArray[np.generic]) -> int:
         values, missing, mismatched = numbers(column)
         self.add_sorted(np.sort(values))
         self.add_states(missing=missing, type_mismatch=mismatched)
+        return mismatched
 
     def add_sorted(self, column: NDArray[np.float64]) -> None:
         counted = count_sorted(column, self._probes)
@@ -101,11 +103,12 @@ class _Categorical(_Feature):
         self._summary = summary
         self._counts: dict[str, Count] = {}
 
-    def add(self, column: NDArray[np.generic]) -> None:
+    def add(self, column: NDArray[np.generic]) -> int:
         counts, missing = categories(column)
         total = sum(counts.values())
         unseen = self._count_named(counts) if self._summary is not None else 0
         self.add_states(ok=total - unseen, missing=missing, unseen=unseen)
+        return 0
 
     def _count_named(self, counts: dict[str, int]) -> int:
         assert self._summary is not None
@@ -180,28 +183,26 @@ class Tally:
             features = [self._by_name(name, column) for name, column in zip(names, table.columns, strict=True)]
             self._absent(set(names), table.rows)
         for feature, column in zip(features, table.columns, strict=True):
-            if feature is not None:
-                self._note_type(feature, column)
-                feature.add(column)
+            if feature is not None and feature.add(column):
+                self._violation(feature.name, "type", 1)
 
     def _by_position(self, width: int, columns: Sequence[NDArray[np.generic]] = ()) -> list[_Feature | None] | None:
         if width not in self._positional:
             names = self._names(width)
             if names is None:
                 return None
-            kinds: Sequence[NDArray[np.generic] | None] = columns or tuple([None] * width)
-            self._positional[width] = [self._by_name(name, column) for name, column in zip(names, kinds, strict=True)]
+            by_name = [self._by_name(name, columns[i] if columns else None) for i, name in enumerate(names)]
+            self._positional[width] = by_name
         return self._positional[width]
 
     def _names(self, width: int) -> Sequence[str] | None:
-        """Names of `width` unnamed columns, None when they cannot be matched with the baseline."""
-        baseline = self._model.baseline
-        for names in (self._model.feature_names, baseline and baseline.columns, baseline and tuple(baseline.features)):
-            if names is not None and len(names) == width:
-                return tuple(names)
-        if baseline is not None or self._model.feature_names is not None:
-            return None
-        return [f"x{i}" for i in range(width)]
+        """Names of `width` unnamed columns, None when they cannot be matched with what is known."""
+        known = [self._model.feature_names] if self._model.feature_names is not None else []
+        if self._model.baseline is not None:
+            known += [self._model.baseline.columns, tuple(self._model.baseline.features)]
+        if not known:
+            return [f"x{i}" for i in range(width)]
+        return next((names for names in known if len(names) == width), None)
 
     def _by_name(self, name: str, column: NDArray[np.generic] | None) -> _Feature | None:
         feature = self._features.get(name)
@@ -225,10 +226,6 @@ class Tally:
             if name not in present:
                 feature.add_states(missing=rows)
                 self._violation(name, "missing", 1)
-
-    def _note_type(self, feature: _Feature, column: NDArray[np.generic]) -> None:
-        if feature.kind == "numeric" and column.dtype.kind in "US":
-            self._violation(feature.name, "type", 1)
 
     def _violation(self, name: str, reason: str, amount: int) -> None:
         attributes = {**self._attributes, semconv.REASON: reason}
@@ -308,7 +305,7 @@ _VIOLATIONS = {
     "width": "the input has another number of columns than the baseline; its features are not recorded",
     "missing": "the baseline's feature %r is not in the input; its rows count as missing",
     "extra": "the input's column %r is not in the baseline; it is not recorded",
-    "type": "feature %r is a number in the baseline and text in the input; such values count as type_mismatch",
+    "type": "feature %r is a number in the baseline; values that are none count as type_mismatch",
 }
 
 

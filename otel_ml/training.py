@@ -33,14 +33,15 @@ class Outputs:
 
 
 def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
-    """The columns of `X` by name. Raises `BaselineError` without rows, or when names are missing or do not fit."""
+    """The columns of `X` by name. Raises `BaselineError` without rows, or when names do not fit."""
     features = None if features is None else tuple(map(str, features))
     try:
         read = columns.table(X, width=None if features is None else len(features))
     except ValueError as error:
         raise BaselineError(f"the training data cannot be read: {error}") from error
-    if read.rows == 0:
-        raise BaselineError("the training data has no rows; give the rows the model was trained on")
+    if read.rows == 0 or not read.columns:
+        nothing = "rows" if read.columns else "columns"
+        raise BaselineError(f"the training data has no {nothing}; give the rows the model was trained on")
     if read.names is None:
         return _named(read.columns, features)
     _no_twins(read.names)
@@ -104,7 +105,7 @@ def output_summaries(
 
 
 def recounted_outputs(outputs: Outputs, known: Mapping[str, Summary | None]) -> dict[str, Any]:
-    """The same fields for other rows on known summaries. Raises `BaselineError` unless both have the same ones."""
+    """The same fields for other rows, on the `known` summaries; `BaselineError` unless both have the same."""
     given = {
         "scores": outputs.scores,
         "predictions": outputs.predictions,
@@ -116,8 +117,8 @@ def recounted_outputs(outputs: Outputs, known: Mapping[str, Summary | None]) -> 
         summary = known[key]
         if (summary is None) != (column is None):
             argument = "labels" if key == "outcomes" else key
-            raise BaselineError(f"{argument}= must be given exactly when the baseline has {key}; it "
-                                f"{'has' if summary else 'has not'}")  # fmt: skip
+            has, give = ("no ", "leave out") if summary is None else ("", "give")
+            raise BaselineError(f"the baseline has {has}{key}; {give} {argument}=")
         fields[key] = None if summary is None or column is None else fitting.recount(summary, column)
     return fields | _label_counts(outputs, fields["scores"], fields["outcomes"])
 

@@ -83,7 +83,7 @@ class View:
 
 
 def grown(model: Monitored, panes: Panes, spec: WindowSpec, *, start: int, end: int, min_rows: int) -> View:
-    """The window (start, end] of a model, grown backwards by whole steps while it has fewer than `min_rows` rows.
+    """The window (start, end] of a model, grown backwards by whole steps until it has `min_rows` rows.
 
     If even the longest one has too few, the window as it was.
     """
@@ -183,7 +183,7 @@ def _sides(reference: ReferenceTarget, group: Group, view: View) -> tuple[Side, 
 def _numeric(
     known: Histogram, reference: ReferenceTarget, group: Group, view: View, states: Counts | None
 ) -> tuple[Side, Side] | None:
-    """Bounds that hold all of the reference's collapse onto these; else the reference collapses the other way."""
+    """Bounds that hold all of the reference's collapse onto these; else it collapses onto the current ones."""
     counted = {
         bounds: panes for bounds, slot in group.histograms.items() if (panes := view.panes(slot)).any()
     }

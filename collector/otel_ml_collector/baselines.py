@@ -1,4 +1,4 @@
-"""References to compare with: from baseline files, and from the points that services send about their baseline.
+"""References to compare with: from baseline files, and from points that services send about theirs.
 
 Baseline points describe totals. They are never differenced: the newest value of each is taken, so that they
 may come before or after the data, again and again.
@@ -67,6 +67,11 @@ class _Latest:
     histogram: tuple[int, tuple[float, ...], Counts] | None = None
     categories: dict[str, tuple[int, int]] = field(default_factory=dict)
     states: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def has_room(self, about: Destination, length: int, max_buckets: int) -> bool:
+        """Whether a point about it keeps its histogram and its categories within `max_buckets`."""
+        known = about.part != "category" or about.name in self.categories
+        return length <= max_buckets and (known or len(self.categories) < max_buckets)
 
     def take(self, part: str, name: str, time: int, values: Counts, bounds: tuple[float, ...]) -> None:
         if part == "histogram":
@@ -138,7 +143,7 @@ class Baselines:
         if not values.any():
             return None  # nothing was counted there, which is what a category or state not sent says, too
         latest = self._latest(about, start, now)
-        if latest is None or len(latest.categories) >= self._max_buckets + 2:
+        if latest is None or not latest.has_room(about, len(values), self._max_buckets):
             return LIMIT_REASON
         latest.take(about.part, about.name, time, values, bounds)
         return None
@@ -157,7 +162,7 @@ class Baselines:
         return known.latest[about.target]
 
     def reference(self, model: ModelKey, ids: Collection[str]) -> Reference | None:
-        """What `model` is compared with: of the baselines that its data name the newest, else that of its version.
+        """What `model` is compared with: the newest baseline that its data name, else that of its version.
 
         A file wins over the points of the same baseline.
         """

@@ -96,7 +96,7 @@ def atoms(bounds: Floats) -> NDArray[np.bool_]:
 
 
 def _as_float32(values: Floats) -> NDArray[np.float32]:
-    limit = np.finfo(np.float32).max
+    limit = np.finfo(np.float32).max / 2  # at the maximum itself the next step has no float32
     return np.clip(values, -limit, limit).astype(np.float32)
 
 

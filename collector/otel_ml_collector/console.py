@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timezone
-from typing import Literal
+from queue import Full, Queue
+from typing import Literal, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +20,43 @@ Verbosity = Literal["basic", "normal", "detailed"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = ("psi", "ks")
+_WAITING = 16
+"""Exports that may wait for a console that does not read."""
+
+
+class ConsoleExporter:
+    """Prints evaluations from a thread of its own: a pipe that nobody reads must not hold up the service."""
+
+    def __init__(self, verbosity: Verbosity, out: TextIO) -> None:
+        self._verbosity, self._out = verbosity, out
+        self._texts: Queue[str | None] = Queue(_WAITING)
+        self._thread = threading.Thread(target=self._print, name="console", daemon=True)
+        self._thread.start()
+
+    def export(self, evaluations: Iterable[Evaluation], held: Collection[Judged] = ()) -> None:
+        """Print these evaluations when their turn comes; they are left out when too much waits already."""
+        text = "\n".join(lines(evaluations, self._verbosity, held))
+        if text:
+            with contextlib.suppress(Full):
+                self._texts.put_nowait(text)
+
+    def stop(self, grace: float) -> None:
+        """Print what waits, for up to `grace` seconds."""
+        with contextlib.suppress(Full):
+            self._texts.put_nowait(None)
+        self._thread.join(grace)
+
+    def _print(self) -> None:
+        # OSError: the reader of the pipe is gone; ValueError: the file is closed.
+        with contextlib.suppress(OSError, ValueError):
+            while (text := self._texts.get()) is not None:
+                print(text, file=self._out, flush=True)
 
 
 def lines(
     evaluations: Iterable[Evaluation], verbosity: Verbosity, held: Collection[Judged] = ()
 ) -> list[str]:
-    """One line a model; then, by `verbosity`: none (basic), a line for each target that is not ok (normal), or
-    for each target (detailed). The worst come first.
+    """One line a model, and below it one for each target that is not ok (normal) or for all (detailed).
 
     `held` are targets that had a verdict before: theirs is shown while the window is too small for a new one.
     """

@@ -23,7 +23,7 @@ from .assess import View, assess, grown
 from .baselines import DELTA_REASON, Baselines
 from .drift import Policy
 from .evaluation import Evaluation, Target
-from .groups import NO_ROOM, Destination, Groups, Monitored, resolve
+from .groups import NO_ROOM, Destination, Groups, Monitored, Owner, resolve
 from .points import PointBatch, Series
 from .streams import Applied, Points, Streams, ragged
 from .window import MAX_STEPS, Panes, WindowSpec, nanoseconds, steps_between
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 FUTURE = 60 * 1_000_000_000
 """How far ahead of us (ns) a sender's clock may run, or as far as the lateness if that is more."""
 KEEP_BASELINE = 3600 * 1_000_000_000
-"""How long (ns) a baseline that came over the wire is kept at least; services repeat theirs every few minutes."""
+"""How long (ns) a baseline from the wire is kept at least; services repeat theirs every few minutes."""
 
 COUNTERS = (
     "points", "late", "future", "duplicate", "reset", "restart", "initial", "initial_rows", "overlap", "gap",
     "rejected_limit", "malformed", "loop", "ignored", "baseline_delta", "baseline_empty", "errors",
 )  # fmt: skip
-"""What `Engine.counters` counts: points by their fate, rows that were there before us, comparisons that failed."""
+"""What `Engine.counters` counts: points by their fate, rows from before our time, comparisons that failed."""
 
 _IGNORED, _LOOP, _BASELINE, _LIMIT = -1, -2, -3, -4
 _UNPLACED = -1
 
 _SHARED_IDENTITY = (
-    "two senders of service {service!r} share one identity, so that their counts cannot be told apart; give every "
-    "process a service.instance.id of its own (seen in {metric} of model {model!r})"
+    "two senders of service {service!r} share one identity, so that their counts cannot be told apart; "
+    "give every process a service.instance.id of its own (seen in {metric} of model {model!r})"
 )
 _DELTA_BASELINE = (
-    "the baseline of model {model!r} arrives as delta and cannot be used: a cumulative-to-delta processor stands in "
-    "front of this collector. Leave the baseline out of it: "
+    "the baseline of model {model!r} arrives as delta and cannot be used: a cumulative-to-delta processor "
+    "stands in front of this collector. Leave the baseline out of it: "
     "processors: {{cumulativetodelta: {{exclude: {{match_type: regexp, metrics: ['ml\\.baseline\\..*']}}}}}}"
 )
 
@@ -90,7 +90,11 @@ class Engine:
         caps = self._limits
         self._lateness = nanoseconds(window.lateness)
         self._future = max(self._lateness, FUTURE)
-        self._streams = Streams(started=started, initial_max_age=nanoseconds(window.initial_max_age))
+        self._streams = Streams(
+            started=started,
+            initial_max_age=nanoseconds(window.initial_max_age),
+            watermark=started - self._lateness,
+        )
         self._groups = Groups(max_groups=caps.max_groups, max_buckets=caps.max_buckets)
         self._baselines = Baselines(baselines, max_targets=caps.max_groups, max_buckets=caps.max_buckets)
         self._panes = Panes(window)
@@ -98,6 +102,7 @@ class Engine:
         self._bounds: list[tuple[float, ...]] = [()]
         self._routes: dict[int, tuple[Series, int]] = {}
         self._destinations: dict[int, Destination] = {}
+        self._owners: dict[int, Owner] = {}
         self._place = np.full(64, _UNPLACED, np.int64)
         self._place_shape = np.zeros(64, np.int64)
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -177,7 +182,8 @@ class Engine:
                 continue
             reason = self._baselines.observe(
                 about, values, batch.bounds[i],
-                start=int(batch.start[i]), time=int(batch.time[i]), temporality=int(batch.temporality[i]), now=now,
+                start=int(batch.start[i]), time=int(batch.time[i]),
+                temporality=int(batch.temporality[i]), now=now,
             )  # fmt: skip
             if reason is not None:
                 rejected[reason] += 1
@@ -242,9 +248,7 @@ class Engine:
 
     def advance(self, now: int) -> list[Evaluation]:
         """Evaluations that became due by `now` (Unix ns): final ones at a step, a refresh in between."""
-        watermark = now - self._lateness
-        if watermark <= self._stepped and not self._stepped:
-            return []
+        watermark = max(now - self._lateness, self._streams.watermark)
         applied = self._streams.apply(watermark)
         if applied is not None:
             self._credit(applied)
@@ -335,25 +339,19 @@ class Engine:
             times = np.repeat(points.time, points.lengths)
             self._panes.add(times[some], cells[some], points.values[some])
         for stream, time in zip(points.stream.tolist(), points.time.tolist(), strict=True):
-            self._groups.touch(self._destinations[stream], time)
+            self._owners[stream].touch(time)
 
     def _places(self, points: Points) -> NDArray[np.int64]:
         """First cell of each point."""
-        known = (self._place[points.stream] != _UNPLACED) & (self._place_shape[points.stream] == points.shape)
-        for i in np.flatnonzero(~known).tolist():
-            stream, shape = int(points.stream[i]), int(points.shape[i])
-            place = self._groups.place(
-                self._destinations[stream], self._bounds[shape], int(points.lengths[i])
-            )
-            self._place[stream], self._place_shape[stream] = place, shape
-        place = self._place[points.stream]
-        # A stream that changed its bounds within this call has only the last place in the table.
-        for i in np.flatnonzero(self._place_shape[points.stream] != points.shape).tolist():
-            destination, bounds = (
-                self._destinations[int(points.stream[i])],
-                self._bounds[int(points.shape[i])],
-            )
+        stream, shape = points.stream, points.shape
+        place = np.where(self._place_shape[stream] == shape, self._place[stream], _UNPLACED)
+        for i in np.flatnonzero(place == _UNPLACED).tolist():
+            bounds = self._bounds[int(shape[i])]
+            destination = self._destinations[int(stream[i])]
             place[i] = self._groups.place(destination, bounds, int(points.lengths[i]))
+            self._place[stream[i]], self._place_shape[stream[i]] = place[i], shape[i]
+            if place[i] != NO_ROOM:
+                self._owners[int(stream[i])] = self._groups.owner(destination)
         return place
 
     def _note_overlaps(self, streams: Sequence[int]) -> None:
@@ -374,10 +372,12 @@ class Engine:
         if self._groups.expire(watermark - expiry):
             self._panes.keep(self._groups.compact())
             self._place[:] = _UNPLACED
+            self._owners.clear()
         quiet = max(expiry, nanoseconds(self._window.initial_max_age))
         gone = self._streams.expire(now - quiet - self._lateness)
         for stream in gone:
             del self._destinations[stream]
+            self._owners.pop(stream, None)
         if gone:
             self._routes.clear()
         self._baselines.expire(now - max(expiry, KEEP_BASELINE), list(self._groups.models))

@@ -35,6 +35,16 @@ def duration(value: object) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
+def written(seconds: float) -> str:
+    """A duration as it is written in a configuration: 5400.0 → `1h30m`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = (f"{number:g}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
+    return "".join(parts)
+
+
 def _positive(seconds: float) -> float:
     if seconds < 0.001:
         raise ValueError("must be 1ms or longer")

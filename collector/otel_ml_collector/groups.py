@@ -172,6 +172,27 @@ class Monitored:
             yield self.rows
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom the counts of a series belong to, as long as nothing expires."""
+
+    model: Monitored
+    group: Group | None
+    baseline_id: str
+
+    def touch(self, time: int) -> None:
+        """Note that something was counted at `time`."""
+        model, group = self.model, self.group
+        if time < model.first or not model.first:
+            model.first = time
+        if time > model.last:
+            model.last = time
+        if group is not None and time > group.last:
+            group.last = time
+        if self.baseline_id and time > model.baselines.get(self.baseline_id, 0):
+            model.baselines[self.baseline_id] = time
+
+
 class Groups:
     """All monitored models and the cells they own."""
 
@@ -241,18 +262,11 @@ class Groups:
         self._cells += length
         return slot
 
-    def touch(self, destination: Destination, time: int) -> None:
-        """Note that a series counted something at `time`."""
+    def owner(self, destination: Destination) -> Owner:
+        """Model and group of a series that has a place."""
         model = self.models[destination.model]
-        model.first = min(model.first, time) if model.first else time
-        model.last = max(model.last, time)
-        if destination.baseline_id:
-            model.baselines[destination.baseline_id] = max(
-                model.baselines.get(destination.baseline_id, 0), time
-            )
-        if destination.target is not None:
-            group = model.groups[destination.target]
-            group.last = max(group.last, time)
+        group = None if destination.target is None else model.groups[destination.target]
+        return Owner(model, group, destination.baseline_id)
 
     def expire(self, before: int) -> bool:
         """Forget models and groups without a row since `before`; whether there were any."""

@@ -46,18 +46,18 @@ class Budget:
                 "max_data_points_per_request"
             )
 
-    def spend_field(self) -> None:
-        """Count one field; TooManyPoints when there are more than any request within the limit has."""
-        self.fields -= 1
-        if self.fields < 0:
-            raise TooManyPoints(
-                f"the request has more protobuf fields than {self._limit} data points can have; "
-                "send smaller batches or raise max_data_points_per_request"
-            )
+    def no_fields_left(self) -> TooManyPoints:
+        """The error for more fields than any request within the limit has."""
+        return TooManyPoints(
+            f"the request has more protobuf fields than {self._limit} data points can have; "
+            "send smaller batches or raise max_data_points_per_request"
+        )
 
 
 def varint(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     """Value of the varint at `position` and the position after it; DecodeError when `end` cuts it off."""
+    if position + 1 < end and buffer[position + 1] < 0x80 <= buffer[position]:
+        return buffer[position] & 0x7F | buffer[position + 1] << 7, position + 2  # sizes of most points
     value = 0
     for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
         if position >= end:
@@ -74,7 +74,9 @@ def fields(buffer: bytes, start: int, end: int, budget: Budget) -> Iterator[Fiel
     """The fields of the message in `buffer[start:end]`, in wire order; groups are refused (OTLP has none)."""
     position = start
     while position < end:
-        budget.spend_field()
+        budget.fields -= 1
+        if budget.fields < 0:
+            raise budget.no_fields_left()
         tag = buffer[position]
         if tag < 0x80:  # nearly always: not worth a call
             position += 1

@@ -1,7 +1,7 @@
 """A page that Prometheus scrapes: drift gauges and the collector's own metrics.
 
-Names are those that OpenTelemetry's translation to Prometheus gives (dots become underscores, seconds are said in
-the name, braced units are not), so that a query finds the gauges whichever way they came.
+Names are those that OpenTelemetry's translation to Prometheus gives: dots become underscores, seconds are
+said in the name, braced units are not. So a query finds the gauges whichever way they came.
 https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
 """
 

@@ -83,7 +83,9 @@ def _listen(family: int, address: str, port: int) -> socket.socket:
 
 def _explanation(endpoint: str, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return f"the host of endpoint {endpoint!r} is unknown ({error.strerror}); use an address of this machine"
+        return (
+            f"the host of endpoint {endpoint!r} is unknown ({error.strerror}); use an address of this machine"
+        )
     if error.errno == errno.EADDRINUSE:
         return f"endpoint {endpoint!r} is in use by another program; stop that one or choose another port"
     if error.errno == errno.EACCES:

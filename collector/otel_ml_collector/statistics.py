@@ -143,15 +143,15 @@ def _area(left: Floats, right: Floats, width: Floats) -> Floats:
 
 
 def chi_square(reference: ArrayLike, current: ArrayLike) -> float:
-    """Two-sample homogeneity statistic X² = Σ (a√(m/n) − c√(n/m))² / (a + c), ≥ 0.
+    """Two-sample homogeneity statistic X² = Σ (a·m − c·n)² / ((a + c)·n·m), ≥ 0.
 
     Without drift and with independent rows it follows χ² with one degree of freedom less than cells.
     """
     a, c, n, m = _pair(reference, current)
     both = a + c
     used = both > 0
-    difference = a[used] * sqrt(m / n) - c[used] * sqrt(n / m)
-    return float(np.sum(difference**2 / both[used]))
+    difference = a[used] * m - c[used] * n
+    return float(np.sum(difference**2 / both[used])) / n / m
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,24 +165,33 @@ class DesignEffect:
 
 
 def design_effect(panes: ArrayLike) -> DesignEffect:
-    """φ and a² of a window from its counts (P, B) per pane; 1 and 0 when there is nothing to estimate from.
+    """φ and a² of a window from its counts (P, B) per pane in time order; 1 and 0 from too few.
 
-    W = Σ_t r_t r_tᵀ / m · P / (P − 1) with r_t = (C_t − m_t q) / √q; φ = max(1, tr W / (B − 1)) [3].
+    W is the mean of d_t d_tᵀ, weighted by rows, where d_t = (q_t − q_{t−1}) / √(q (1/m_t + 1/m_{t−1})) between
+    neighbours among about 20 blocks of panes; φ = max(1, tr W / (B − 1)) [3]. Neighbours, since deviations from
+    the window's mean would take a change halfway for sessions, and hide it until the window has passed it.
     """
-    C = np.asarray(panes, np.float64)
+    C = _blocks(np.asarray(panes, np.float64))
+    cells = C.shape[1]
     C = C[C.sum(axis=1) > 0][:, C.sum(axis=0) > 0]
-    cells, P = np.asarray(panes).shape[1], len(C)
-    if P < 2 or C.shape[1] < 2:
+    if min(C.shape) < 2:
         return DesignEffect()
-    m_t, m = C.sum(axis=1, keepdims=True), C.sum()
-    q = C.sum(axis=0) / m
-    r = (C - m_t * q) / np.sqrt(q)
-    W = r.T @ r / m * (P / (P - 1))
+    m_t, q = C.sum(axis=1, keepdims=True), C.sum(axis=0) / C.sum()
+    share, after, before = C / m_t, m_t[1:], m_t[:-1]
+    d = (share[1:] - share[:-1]) * np.sqrt(after * before / (after + before)) / np.sqrt(q)
+    weight = (after + before) / np.sum(after + before)
+    W = (d * weight).T @ d
     trace, trace_of_square = float(np.trace(W)), float(np.sum(W * W))
     if trace <= 0:
         return DesignEffect()
-    spread = (cells - 1) * (trace_of_square - trace**2 / P) / trace**2 - 1
+    independent = 2 * (len(C) - 1) / 3  # differences that share a block are worth less
+    spread = (cells - 1) * (trace_of_square / trace**2 - 1 / independent) - 1
     return DesignEffect(max(1.0, trace / (cells - 1)), max(0.0, spread))
+
+
+def _blocks(panes: Floats) -> Floats:
+    """Neighbouring panes added up to about 20, so that sessions of a twentieth of the window lie in one."""
+    return np.add.reduceat(panes, np.arange(0, len(panes), max(1, len(panes) // 20))) if len(panes) else panes
 
 
 def chi_square_p(

@@ -33,7 +33,7 @@ _NEVER = np.iinfo(np.int64).max
 
 
 def ragged(offsets: Ints, lengths: Ints) -> Ints:
-    """Indices of all elements of the runs that begin at `offsets` and are `lengths` long, one after the other."""
+    """Indices of all elements of the runs at `offsets` of these `lengths`, one run after the other."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(offsets - (ends - lengths), lengths) + np.arange(total)
@@ -103,7 +103,7 @@ class Streams:
     start when it is first seen.
     """
 
-    def __init__(self, *, started: int, initial_max_age: int) -> None:
+    def __init__(self, *, started: int, initial_max_age: int, watermark: int = 0) -> None:
         self._started = started
         self._initial_max_age = initial_max_age
         self._index: dict[Series, int] = {}
@@ -118,12 +118,13 @@ class Streams:
         self._resource = np.zeros(64, np.int64)
         self._offset = np.zeros(64, np.int64)
         self._length = np.zeros(64, np.int64)
-        self._touched = np.zeros(64, np.int64)
+        self._touched = np.full(64, _NEVER, np.int64)
+        """When something last arrived; never, for places that are free."""
         self._arena = np.zeros(1024, np.int64)
         self._used = 0
         self._pending: list[tuple[int, Points]] = []
         """Each with the earliest time in it."""
-        self._watermark = 0
+        self._watermark = watermark
 
     def __len__(self) -> int:
         return len(self._index)
@@ -173,7 +174,7 @@ class Streams:
             "_touched",
         ):
             old = getattr(self, name)
-            new = np.zeros(2 * size, old.dtype)
+            new = np.full(2 * size, _NEVER if name == "_touched" else 0, old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
         more = 2 * size - len(self._resource_seen)
@@ -224,7 +225,7 @@ class Streams:
         np.minimum.at(self._resource_seen, self._resource[points.stream], points.time)
 
     def _round(self, points: Points, counts: Counter[str]) -> tuple[Points, Points, Ints]:
-        """One point of each of many streams: increments, first points not counted, streams with two writers."""
+        """One point of each of many streams: increments, uncounted first points, streams with two writers."""
         s = points.stream
         start, time = self._start[s], self._time[s]
         fresh = time == _UNSEEN
@@ -298,10 +299,14 @@ class Streams:
         self._offset[alive] = np.cumsum(lengths) - lengths
 
     def expire(self, before: int) -> list[int]:
-        """Forget the streams that sent nothing since `before` (Unix ns of arrival) and say which they were."""
-        waiting = {int(s) for _, points in self._pending for s in np.unique(points.stream)}
-        gone = [s for s in self._series if self._touched[s] < before and s not in waiting]
+        """Forget the streams that sent nothing since `before` (Unix ns of arrival); which they were."""
+        idle = np.flatnonzero(self._touched < before).tolist()
+        if not idle:
+            return []
+        waiting = {int(s) for _, points in self._pending for s in points.stream}
+        gone = [stream for stream in idle if stream not in waiting]
         for stream in gone:
+            self._touched[stream] = _NEVER
             del self._index[self._series.pop(stream)]
             self._free.append(stream)
         if gone:
@@ -320,13 +325,12 @@ class Streams:
 
 
 def _ordered(points: Points) -> Points:
-    """Sorted by stream, time and start; what is left of ties is broken by the values' sum, so that order of arrival
-    never matters."""
+    """Sorted by stream, time and start; ties go by the sum of values: order of arrival never matters."""
     return points.take(np.lexsort((points.sums(), points.start, points.time, points.stream)))
 
 
 def _rounds(stream: Ints) -> list[Ints]:
-    """Positions of the first points of all streams, then of the second ones, and so on; `stream` is sorted."""
+    """Positions of the first points of all streams, then of the second ones, …; `stream` is sorted."""
     first = np.flatnonzero(np.r_[True, stream[1:] != stream[:-1]])
     rank = np.arange(len(stream)) - np.repeat(first, np.diff(np.r_[first, len(stream)]))
     order = np.argsort(rank, kind="stable")

@@ -21,7 +21,7 @@ from otel_ml.errors import ConfigurationError
 Counts = NDArray[np.int64]
 
 PANES = 24
-"""Panes a window has at least, where its widths allow: the overdispersion of sessions is estimated from them."""
+"""Panes a window has at least, if its widths allow: how much rows cluster is estimated from them."""
 MAX_STEPS = 168
 """Steps a window that waits for rows may grow backwards, so that short steps do not keep panes for days."""
 
@@ -166,7 +166,7 @@ class Panes:
                     yield index * width, panes[index]
 
     def roll(self, watermark: int) -> None:
-        """Add fine panes that the fast lane has left up into coarse ones and forget what no window can reach."""
+        """Add up fine panes that the fast lane has left, and forget what no window can reach."""
         until = (watermark - self._fast_ns) // self._coarse_ns * self._coarse_ns
         if until <= self._coarse_until:
             return

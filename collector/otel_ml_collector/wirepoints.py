@@ -110,7 +110,7 @@ def _packed(buffer: bytes, position: int, end: int, tag: int) -> tuple[bytes, in
         return b"", position
     size, first = varint(buffer, position + 1, end)
     last = first + size
-    if last > end or size % 8:
+    if last > end or size & 7:
         raise DecodeError(f"protobuf packed field at byte {position} has {size} bytes")
     return buffer[first:last], last
 

@@ -85,4 +85,5 @@ class Scenario:
         return X
 
     def _draw(self, rows: int) -> Row:
-        return self._patients[self._random.integers(0, len(self._patients), rows)].copy()
+        drawn: Row = self._patients[self._random.integers(0, len(self._patients), rows)]
+        return drawn

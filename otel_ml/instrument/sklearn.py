@@ -148,26 +148,27 @@ def _patch_estimators(module: ModuleType, patches: Patches) -> None:
     for cls in _tree(base):
         patch(cls)
     patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
-    patches.add(base, "__setstate__", _completing(patch))
+    (lambda *a: 0)(base, "__setstate__", _completing(patch))
 
 
 def _tree(base: type) -> Iterator[type]:
     yield base
+    cls: type
     for cls in base.__subclasses__():
         yield from _tree(cls)
 
 
-def _following(base: type, patches: Patches, patch: Callable[[type], None]) -> Callable[..., None]:
+def _following(base: Any, patches: Patches, patch: Callable[[type], None]) -> Callable[..., None]:
     own: Any = vars(base).get("__init_subclass__")
 
-    def __init_subclass__(cls: Any, **kwargs: Any) -> None:  # noqa: N807  # its name in tracebacks
-        follow = super(base, cls).__init_subclass__ if own is None else own.__get__(None, cls)
-        follow(**kwargs)
+    def init_subclass(cls: Any, **kwargs: Any) -> None:
+        inherited = super(base, cls).__init_subclass__ if own is None else own.__get__(None, cls)
+        inherited(**kwargs)
         if patches.active:
             with _guard.guard("patch"):
                 patch(cls)
 
-    return __init_subclass__
+    return init_subclass
 
 
 def _completing(patch: Callable[[type], None]) -> Around:

@@ -89,7 +89,9 @@ exporters:
 typo: 1
 service:
   extensions: [health_check]
-  pipelines: {metrics: {receivers: [otlp, other], exporters: [otlp]}, traces: {receivers: [otlp], exporters: [otlp]}}
+  pipelines:
+    metrics: {receivers: [otlp, other], exporters: [otlp]}
+    traces: {receivers: [otlp], exporters: [otlp]}
 """)
     assert set(found) == {
         "receivers.otlp.protocols.http.endpoint",

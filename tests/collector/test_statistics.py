@@ -238,6 +238,22 @@ def test_design_effect_of_too_little(panes: np.ndarray) -> None:
     assert st.design_effect(panes) == st.DesignEffect(1.0, 0.0)
 
 
+def test_a_change_halfway_is_not_taken_for_sessions() -> None:
+    """A yes/no value that turns from 10 % to 90 % within the window stays worth over 200 rows."""
+    rng = np.random.default_rng(12)
+    for hours in (4, 12, 20):
+        shares = [[0.9, 0.1]] * (24 - hours) + [[0.1, 0.9]] * hours
+        panes = np.array([rng.multinomial(100, share) for share in shares])
+        assert 2400 / st.design_effect(panes).phi > 200
+
+
+def test_sessions_longer_than_a_pane() -> None:
+    """Sessions that fill three panes of sixty are seen whole: φ is their 150 rows."""
+    rng = np.random.default_rng(13)
+    panes = np.repeat(50 * rng.multinomial(1, [0.1] * 10, size=(20, 4)).sum(axis=1), 3, axis=0)
+    assert 100 < st.design_effect(panes).phi < 200
+
+
 def sessions(rng: np.random.Generator) -> np.ndarray:
     """Counts of four sessions of 50 rows, half of each in the cell of its user."""
     users = np.eye(10)[rng.integers(10, size=4)]

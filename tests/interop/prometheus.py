@@ -1,7 +1,7 @@
 """A real Prometheus server for tests.
 
-    with Prometheus(["127.0.0.1:9464"]) as prometheus:
-        prometheus.query("up")
+with Prometheus(["127.0.0.1:9464"]) as prometheus:
+    prometheus.query("up")
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def program(name: str) -> str:
 
 
 def eventually(ask: Callable[[], T | None], *, what: str, timeout: float = 30.0) -> T:
-    """The first answer that is not None, False or empty; after `timeout` seconds an error that names `what`."""
+    """The first answer that is not None, False or empty; after `timeout` seconds an error naming `what`."""
     deadline = time.monotonic() + timeout
     while True:
         answer = ask()
@@ -50,10 +50,10 @@ def eventually(ask: Callable[[], T | None], *, what: str, timeout: float = 30.0)
 
 
 class Prometheus:
-    """A Prometheus that scrapes `targets` (host:port, path /metrics) once a second, as long as the `with` lasts.
+    """A Prometheus that scrapes `targets` (host:port, path /metrics) once a second while the `with` lasts.
 
-    The targets are those of the scrape job `job`; further jobs come as `jobs`, name to targets. `rules` are rule
-    files, evaluated once a second. Data lives in a temporary directory.
+    The targets are those of the scrape job `job`; further jobs come as `jobs`, name to targets. `rules` are
+    rule files, evaluated once a second. Data lives in a temporary directory.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Prometheus:
         return vector
 
     def query_range(self, expr: str, *, seconds: float = 60, step: float = 1) -> list[dict[str, Any]]:
-        """The series of `expr` over the last `seconds`: dicts with `metric` and `values` ([[time, text], …])."""
+        """Series of `expr` over the last `seconds`: dicts with `metric` and `values` [[time, text], …]."""
         end = time.time()
         data = self._get("query_range", query=expr, start=end - seconds, end=end, step=step)
         matrix: list[dict[str, Any]] = data["result"]

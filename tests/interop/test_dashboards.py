@@ -32,12 +32,21 @@ from otel_ml import semconv
 from otel_ml.semconv import Metric
 from prometheus_client import CollectorRegistry
 
+from otel_ml_collector.emit import Sample
+from otel_ml_collector.scrape import families
+
 promql = load("_promql")
 
 JOB = "shop/churn-api"
 QUERIES = dashboard_queries()
 PANELS = [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [expr for _, expr in QUERIES] + [rule["expr"] for rule in rules()]
+
+RUNBOOK_QUERIES = [
+    (path.stem, expr.strip())
+    for path in sorted((DIRECTORY / "runbooks").glob("*.md"))
+    for expr in re.findall(r"^ {7}(\S.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+]
 
 PROMETHEUS_METRICS = {"up"}
 PROMETHEUS_LABELS = {"job", "instance", "le"}
@@ -67,7 +76,9 @@ def test_every_metric_and_label_of_a_query_is_one_that_semconv_names(expr: str) 
 
 def test_names_of_a_query_are_its_metrics_and_labels_without_functions_and_strings() -> None:
     """The reading of PromQL that the test above rests on finds a misspelt name wherever it stands."""
-    expr = 'sum by (le, c) (rate(a_b{d=~"e.f{}", g!=""}[5m])) > bool 1e3 unless on (h) i:j offset 1d and time() > 2'
+    expr = (
+        'sum by (le, c) (rate(a_b{d=~"e.f{}", g!=""}[5m])) > bool 1e3 unless on (h) i:j offset 1d and time()'
+    )
     assert names(expr) == ({"a_b", "i:j"}, {"le", "c", "d", "g", "h"})
 
 
@@ -82,6 +93,16 @@ def test_the_naming_rule_is_that_of_the_opentelemetry_prometheus_exporter() -> N
     provider.shutdown()
     expected = {name for metric in METRICS for name in sample_names(metric)}
     assert {name for name in exported if not name.endswith("_count")} - {"target_info"} == expected
+
+
+def test_the_collectors_own_scrape_page_follows_the_same_naming_rule() -> None:
+    """A drift gauge has one name in Prometheus, whether the collector was scraped or sent it by OTLP."""
+    metrics = [metric for metric in METRICS if metric.kind in {"gauge", "counter"}]
+    page = [Sample(metric, dict.fromkeys(metric.attributes, "x"), 1.0) for metric in metrics]
+    samples = [sample for family in families(page) for sample in family.samples]
+    assert {sample.name for sample in samples} == {promql.prometheus_name(metric) for metric in metrics}
+    labels = {promql.label(key) for metric in metrics for key in metric.attributes}
+    assert {label for sample in samples for label in sample.labels} == labels
 
 
 def _record(meter: Any, metric: Metric) -> None:
@@ -170,7 +191,7 @@ def _promtool(*arguments: str) -> str:
 
 
 def test_each_alert_fires_in_a_unit_test() -> None:
-    """No alert without a case in which it fires; the cases list all alerts, so the other series are its silence."""
+    """No alert without a case in which it fires; what a case does not expect fails it."""
     cases = yaml.safe_load((RULES.parent / "rules_test.yaml").read_text())["tests"]
     fired = {check["alertname"] for case in cases for check in case["alert_rule_test"] if check["exp_alerts"]}
     assert fired == {alert["alert"] for alert in alerts()}
@@ -191,6 +212,13 @@ def test_a_runbook_answers_the_four_questions(path: Path) -> None:
     """What it means, how to look, what to do, when it is a false alarm."""
     headings = re.findall(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert headings == ["What it means", "How to look", "What to do", "When it is a false alarm"]
+
+
+@pytest.mark.parametrize(("runbook", "expr"), RUNBOOK_QUERIES)
+def test_a_query_of_a_runbook_uses_names_that_exist(runbook: str, expr: str) -> None:
+    """What a person on call copies from a runbook is not out of date."""
+    metrics, labels = names(expr)
+    assert (metrics - KNOWN_METRICS, labels - KNOWN_LABELS) == (set(), set())
 
 
 # --- against a real Prometheus ----------------------------------------------------------------------------
@@ -263,6 +291,11 @@ def test_every_rule_runs_without_an_error(prometheus: Prometheus) -> None:
     found = eventually(evaluated, what="all rules were evaluated")
     assert {rule["name"] for rule in found} == expected
     assert [rule["lastError"] for rule in found if rule["health"] != "ok"] == []
+
+
+def test_every_query_of_a_runbook_runs(prometheus: Prometheus) -> None:
+    """Prometheus understands the queries of the runbooks and finds series for them."""
+    assert [(runbook, expr) for runbook, expr in RUNBOOK_QUERIES if not prometheus.query(expr)] == []
 
 
 def test_variables_list_what_there_is_to_choose(prometheus: Prometheus) -> None:

@@ -1,0 +1,125 @@
+"""From settings to the parts they describe."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from otel_ml.baseline import Baseline
+from otel_ml.errors import BaselineError, ConfigurationError
+
+from .decode import DecodeLimits
+from .drift import Policy
+from .engine import Engine, Limits
+from .points import PointBatch
+from .receiver import Consume, Receiver, ReceiverLimits
+from .settings import BaselineSources, MlDrift, OtlpReceiver
+from .window import WindowSpec
+
+_LOG = logging.getLogger(__name__)
+_MIB = 1024 * 1024
+_BASELINE_PREFIX = "ml.baseline."
+
+
+def engine(drift: MlDrift, *, started: int) -> Engine:
+    """The engine these settings ask for, at `started` (Unix nanoseconds).
+
+    Raises `ConfigurationError` that names every baseline file that cannot be used.
+    """
+    limits = Limits(drift.limits.max_streams, drift.limits.max_groups, drift.limits.max_buckets)
+    files = baselines(drift.baseline)
+    return Engine(window_spec(drift), policy(drift), limits, baselines=files, started=started)
+
+
+def window_spec(drift: MlDrift) -> WindowSpec:
+    """The window these settings ask for."""
+    window = drift.window
+    return WindowSpec(
+        type=window.type,
+        length=window.length,
+        step=window.steps(),
+        lateness=window.lateness,
+        max_age=window.oldest(),
+        refresh=drift.interval,
+        fast_length=min(3600.0, window.length) if drift.fast.length is None else drift.fast.length,
+        initial_max_age=window.initial_max_age,
+    )
+
+
+def policy(drift: MlDrift) -> Policy:
+    """The limits of the verdict; what is not set follows from the type of the window."""
+    tumbling = drift.window.type == "tumbling"
+    return Policy(
+        psi=drift.thresholds.psi,
+        ks=drift.thresholds.ks,
+        states=drift.thresholds.states,
+        alpha=(0.01 if tumbling else 0.001) if drift.alpha is None else drift.alpha,
+        correction=drift.correction,
+        min_rows=drift.window.min_rows,
+        min_reference_rows=drift.min_reference_rows,
+        consecutive=(2 if tumbling else 1) if drift.consecutive is None else drift.consecutive,
+        fast_psi=drift.fast.psi,
+        fast_p=drift.fast.p,
+        statistics=drift.statistics,
+    )
+
+
+def baselines(settings: BaselineSources) -> list[Baseline]:
+    """The baselines in files; `ConfigurationError` names every file that cannot be used."""
+    if settings.path is None:
+        return []
+    path = Path(settings.path)
+    files = sorted(path.glob("*.baseline.json")) if path.is_dir() else [path]
+    if not files:
+        _LOG.warning("%s has no *.baseline.json file", path)
+    tried = [_load(file) for file in files]
+    problems = [str(one) for one in tried if isinstance(one, BaselineError)]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return [one for one in tried if isinstance(one, Baseline)]
+
+
+def _load(file: Path) -> Baseline | BaselineError:
+    try:
+        return Baseline.load(file)
+    except BaselineError as error:
+        return error
+
+
+def receiver(settings: OtlpReceiver, drift: MlDrift, consume: Consume) -> Receiver:
+    """The receiver these settings ask for; its decoder has the limits of the processor behind it."""
+    grpc, http, limits = settings.protocols.grpc, settings.protocols.http, ReceiverLimits()
+    return Receiver(
+        consume=consume,
+        grpc_endpoint=str(grpc.endpoint) if grpc else None,
+        http_endpoint=str(http.endpoint) if http else None,
+        limits=ReceiverLimits(
+            max_recv_msg_size=grpc.max_recv_msg_size_mib * _MIB if grpc else limits.max_recv_msg_size,
+            max_request_body_size=http.max_request_body_size if http else limits.max_request_body_size,
+            read_timeout=http.read_timeout if http else limits.read_timeout,
+            idle_timeout=http.idle_timeout if http else limits.idle_timeout,
+            decode=DecodeLimits(
+                max_points=drift.limits.max_data_points_per_request,
+                max_buckets=drift.limits.max_buckets,
+                max_cached_series=drift.limits.max_streams,
+            ),
+        ),
+    )
+
+
+def without_baselines(batch: PointBatch) -> PointBatch:
+    """The batch without the points that tell of baselines."""
+    measured = np.array([not series.metric.startswith(_BASELINE_PREFIX) for series in batch.series], bool)
+    keep = measured[batch.index]
+    sizes = np.diff(batch.offsets)
+    return PointBatch(
+        series=batch.series,
+        index=batch.index[keep],
+        start=batch.start[keep],
+        time=batch.time[keep],
+        temporality=batch.temporality[keep],
+        values=batch.values[np.repeat(keep, sizes)],
+        offsets=np.concatenate([[0], np.cumsum(sizes[keep])]).astype(np.int64),
+        bounds=tuple(bounds for bounds, kept in zip(batch.bounds, keep, strict=True) if kept),
+    )

@@ -1,0 +1,291 @@
+"""The running collector: receivers → engine → exporters, in one event loop.
+
+    start()    listen, or fail with the component that cannot; nothing is left running then
+    run(stop)  advance the engine on a timer and export what it says, until `stop` is set
+    stop()     receive no more, export the last evaluation, let the queues drain
+
+The engine is called in the loop and one call at a time, so it needs no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TextIO, TypeVar
+
+from otel_ml import semconv
+from otel_ml._version import __version__
+from otel_ml.errors import ConfigurationError
+
+from . import build, emit, telemetry
+from .config import Config
+from .console import ConsoleExporter
+from .emit import Judged, Sample
+from .evaluation import Evaluation
+from .exporter import OtlpExporter
+from .fields import Address, written
+from .health import HealthEndpoint
+from .points import PointBatch
+from .queue import Item
+from .receiver import Receiver
+from .scrape import ScrapeServer
+from .settings import Debug, Otlp, OtlpHttp, Prometheus
+from .window import WindowSpec
+
+_LOG = logging.getLogger(__name__)
+_R = TypeVar("_R")
+
+_MAX_MESSAGES = 1000
+"""Different messages of the engine that are logged; more would be noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports that are listened on; None for what does not run."""
+
+    grpc: int | None = None
+    http: int | None = None
+    prometheus: int | None = None
+    health: int | None = None
+
+
+class _Part(Protocol):
+    """What listens."""
+
+    async def start(self) -> None: ...
+    async def stop(self, grace: float) -> None: ...
+
+
+class Service:
+    """One collector, as `config` describes it; make it inside a running event loop."""
+
+    def __init__(
+        self, config: Config, *, clock: Callable[[], int] = time.time_ns, out: TextIO = sys.stdout
+    ) -> None:
+        drift = config.drift
+        self._config, self._clock = config, clock
+        self._policy, self._window = build.policy(drift), build.window_spec(drift)
+        self._engine = build.engine(drift, started=clock())
+        self._wire = "wire" in drift.baseline.sources
+        self._resource = {
+            semconv.SERVICE_NAME: "otel-ml-collector",
+            semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4()),
+            semconv.SERVICE_VERSION: __version__,
+        }
+        self._receivers = {
+            name: build.receiver(settings, drift, self._consume)
+            for name, settings in config.receivers.items()
+        }
+        self._exporters = {
+            name: OtlpExporter(name, settings)
+            for name, settings in config.exporters.items()
+            if isinstance(settings, Otlp | OtlpHttp)
+        }
+        self._consoles = [
+            ConsoleExporter(settings.verbosity, out)
+            for settings in config.exporters.values()
+            if isinstance(settings, Debug)
+        ]
+        self._pages = {
+            name: ScrapeServer(str(settings.endpoint), lambda: (*self._gauges, *self._own))
+            for name, settings in config.exporters.items()
+            if isinstance(settings, Prometheus)
+        }
+        self._health = {
+            name: HealthEndpoint(str(settings.endpoint), lambda: self._ready)
+            for name, settings in config.extensions.items()
+        }
+        self._telemetry = (
+            ScrapeServer(str(config.telemetry), lambda: self._own) if config.telemetry is not None else None
+        )
+        self._gauges: Sequence[Sample] = ()
+        self._own: Sequence[Sample] = ()
+        self._held: set[Judged] = set()
+        self._said: set[str] = set()
+        self._failures: Counter[str] = Counter()
+        self._exported = clock()
+        self._ready = False
+
+    # --- life ---
+
+    async def start(self) -> Ports:
+        """Listen everywhere; `ConfigurationError` names the component whose endpoint cannot be had."""
+        started: list[_Part] = []
+        try:
+            for path, part in self._parts():
+                try:
+                    await part.start()
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{path}: {error}") from error
+                started.append(part)
+        except BaseException:
+            for part in reversed(started):
+                await part.stop(0)
+            raise
+        for exporter in self._exporters.values():
+            exporter.start()
+        self._refresh_own()
+        self._ready = True
+        # What is alive now stays alive: the collector of garbage need not look at it again.
+        gc.collect()
+        gc.freeze()
+        return self.ports()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set."""
+        period = min(1.0, self._window.step / 2, self._window.refresh / 2)
+        while not stop.is_set():
+            self.tick()
+            try:
+                await asyncio.wait_for(stop.wait(), period)
+            except asyncio.TimeoutError:
+                continue
+
+    async def stop(self, grace: float) -> None:
+        """Receive no more, export what is known, and send what is waiting, all within `grace` seconds."""
+        deadline = time.monotonic() + grace
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        self._ready = False
+        await asyncio.gather(*(receiver.stop(left() / 2) for receiver in self._receivers.values()))
+        self.tick(export=True)
+        await asyncio.gather(*(exporter.stop(left()) for exporter in self._exporters.values()))
+        for console in self._consoles:
+            console.stop(min(left(), 0.5))
+        for _, part in self._parts():
+            if not isinstance(part, Receiver):
+                await part.stop(min(left(), 0.5))
+
+    def ports(self) -> Ports:
+        """The ports that are listened on; of several components of a kind, the first one's."""
+        receivers = [*self._receivers.values()]
+        return Ports(
+            grpc=next((one.grpc_port for one in receivers if one.grpc_port is not None), None),
+            http=next((one.http_port for one in receivers if one.http_port is not None), None),
+            prometheus=next((page.port for page in self._pages.values()), None),
+            health=next((health.port for health in self._health.values()), None),
+        )
+
+    def _parts(self) -> Iterator[tuple[str, _Part]]:
+        """Everything that listens, by the path of its key; receivers last, when all behind them is ready."""
+        for name, health in self._health.items():
+            yield f"extensions.{name}", health
+        if self._telemetry is not None:
+            yield "service.telemetry.metrics", self._telemetry
+        for name, page in self._pages.items():
+            yield f"exporters.{name}", page
+        for name, receiver in self._receivers.items():
+            yield f"receivers.{name}", receiver
+
+    # --- work ---
+
+    def _consume(self, batch: PointBatch) -> Mapping[str, int]:
+        if not self._wire:
+            batch = build.without_baselines(batch)
+        return self._engine.ingest(batch, self._clock()) if len(batch) else {}
+
+    def tick(self, *, export: bool = False) -> None:
+        """Advance the engine to now, and export when it has something new, it is time, or `export` says so.
+
+        A failure is logged and counted: the next tick is another chance.
+        """
+        now = self._clock()
+        evaluations = self._guarded("advance", lambda: self._engine.advance(now)) or []
+        self._held |= emit.judged(evaluations)
+        self._guarded("messages", self._say)
+        due = now - self._exported >= round(self._window.refresh * 1e9)
+        if evaluations or due or export:
+            self._exported = now
+            self._guarded("export", lambda: self._export(now))
+        self._guarded("telemetry", self._refresh_own)
+
+    def _guarded(self, place: str, work: Callable[[], _R]) -> _R | None:
+        try:
+            return work()
+        except Exception:
+            self._failures[place] += 1
+            if self._failures[place] == 1:
+                _LOG.exception("%s failed; it is tried again, further failures are only counted", place)
+            return None
+
+    def _say(self) -> None:
+        for message in self._engine.messages():
+            if message not in self._said and len(self._said) < _MAX_MESSAGES:
+                self._said.add(message)
+                _LOG.warning("%s", message)
+
+    def _export(self, now: int) -> None:
+        current = self._engine.current(now)
+        self._forget(current)
+        self._gauges = emit.gauges(current, self._policy, now, held=self._held)
+        if self._gauges and self._exporters:
+            data = emit.request(self._gauges, self._resource, now).SerializeToString()
+            for exporter in self._exporters.values():
+                exporter.queue.offer(Item(data, len(self._gauges)))
+        for console in self._consoles:
+            console.export(current, self._held)
+
+    def _forget(self, current: Sequence[Evaluation]) -> None:
+        """Let go of verdicts on what is no longer there."""
+        live = {(one.model, one.window_name) for one in current}
+        self._held = {judged for judged in self._held if judged[:2] in live}
+
+    def _refresh_own(self) -> None:
+        samples: list[Sample] = []
+        for name, receiver in self._receivers.items():
+            samples.extend(telemetry.of_receiver(name, receiver.counts))
+        for exporter in self._exporters.values():
+            samples.extend(telemetry.of_exporter(exporter))
+        samples.extend(telemetry.of_engine(self._engine.counters(), self._engine.stats(), self._failures))
+        self._own = samples
+
+    def describe(self) -> list[str]:
+        """What runs, in a few lines for people."""
+        drift = self._config.drift
+        sources = " and ".join(drift.baseline.sources)
+        return [
+            f"receives  {'; '.join(self._receiving())}",
+            f"compares  {_window_in_words(self._window)} with baselines from {sources}",
+            f"exports   {'; '.join(self._exporting())}, every {written(self._window.refresh)}",
+            *(f"health    http://{address}/" for address in self._answering()),
+        ]
+
+    def _answering(self) -> Iterator[Address]:
+        for name, settings in self._config.extensions.items():
+            yield _at(settings.endpoint, self._health[name].port)
+
+    def _receiving(self) -> Iterator[str]:
+        for name, settings in self._config.receivers.items():
+            running, protocols = self._receivers[name], settings.protocols
+            if protocols.grpc is not None:
+                yield f"OTLP gRPC on {_at(protocols.grpc.endpoint, running.grpc_port)}"
+            if protocols.http is not None:
+                yield f"OTLP HTTP on {_at(protocols.http.endpoint, running.http_port)}"
+
+    def _exporting(self) -> Iterator[str]:
+        for name, settings in self._config.exporters.items():
+            if isinstance(settings, Otlp | OtlpHttp):
+                yield f"{name} to {settings.endpoint}"
+            elif isinstance(settings, Prometheus):
+                yield f"Prometheus page http://{_at(settings.endpoint, self._pages[name].port)}/metrics"
+            else:
+                yield "this console"
+
+
+def _at(asked: Address, port: int | None) -> Address:
+    return Address(asked.host or "0.0.0.0", port or asked.port)
+
+
+def _window_in_words(window: WindowSpec) -> str:
+    if window.type == "tumbling":
+        return f"tumbling windows of {written(window.length)}"
+    return f"a window of {written(window.length)} that slides by {written(window.step)}"

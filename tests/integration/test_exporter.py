@@ -1,0 +1,237 @@
+"""The OTLP exporters against real servers: what arrives, and what each kind of refusal leads to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from integration.sink import Sink
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+from otel_ml_collector.exporter import GrpcSender, HttpSender, OtlpExporter
+from otel_ml_collector.queue import Item, Outcome
+from otel_ml_collector.settings import Otlp, OtlpHttp
+
+BODY = ExportMetricsServiceRequest()
+BODY.resource_metrics.add().scope_metrics.add().metrics.add(name="ml.drift.psi")
+DATA = BODY.SerializeToString()
+PARTIAL = ExportMetricsServiceResponse()
+PARTIAL.partial_success.rejected_data_points = 3
+PARTIAL.partial_success.error_message = "too old"
+
+INFO = RetryInfo()
+INFO.retry_delay.seconds = 7
+DETAIL = AnyMessage()
+DETAIL.Pack(INFO)
+NO_PORT = "127.0.0.1:1"
+"""Nothing listens there."""
+
+
+def grpc_settings(endpoint: str, **more: Any) -> Otlp:
+    return Otlp.model_validate({"endpoint": endpoint, "tls": {"insecure": True}, **more})
+
+
+def http_settings(endpoint: str, **more: Any) -> OtlpHttp:
+    return OtlpHttp.model_validate({"endpoint": endpoint, **more})
+
+
+async def over_grpc(settings: Otlp) -> Outcome:
+    sender = GrpcSender(settings)
+    try:
+        return await sender.send(DATA)
+    finally:
+        await sender.close()
+
+
+# --- servers ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def grpc_backend(
+    *, code: grpc.StatusCode | None = None, trailers: tuple[tuple[str, bytes], ...] = (), answer: bytes = b""
+) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A gRPC backend that answers the same to everything: its endpoint, and the metadata it saw."""
+    seen: list[dict[str, str]] = []
+
+    def export(body: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append({str(key): str(value) for key, value in context.invocation_metadata()})
+        context.set_trailing_metadata(trailers)
+        if code is not None:
+            context.abort(code, "no")
+        return answer
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    name = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}", seen
+    server.stop(0).wait()
+
+
+@contextmanager
+def http_backend(
+    status: int, headers: dict[str, str] | None = None, body: bytes = b""
+) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+    """An HTTP backend that answers the same to everything: its URL, and the requests it saw."""
+    seen: list[tuple[str, dict[str, str], bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append((self.path, dict(self.headers.items()), data))
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# --- what arrives -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_requests_arrive_as_they_were_offered(tmp_path, protocol):
+    """The same bytes in the same order, through a queue, at a backend that only speaks the protocol."""
+    with Sink(tmp_path) as sink:
+        settings = (
+            grpc_settings(sink.grpc_endpoint) if protocol == "grpc" else http_settings(sink.http_endpoint)
+        )
+        exporter = OtlpExporter("backend", settings)
+        exporter.start()
+        for _ in range(3):
+            exporter.queue.offer(Item(DATA, 1))
+        await exporter.stop(10)
+        assert [path.read_bytes() for path in sink.files("metrics")] == [DATA] * 3
+    assert exporter.queue.counts.sent == 3
+
+
+async def test_headers_are_sent_over_grpc():
+    """As metadata, whose names are lower case."""
+    with grpc_backend() as (endpoint, seen):
+        outcome = await over_grpc(grpc_settings(endpoint, headers={"X-Team": "ml"}))
+    assert outcome == Outcome(ok=True)
+    assert seen[0]["x-team"] == "ml"
+
+
+async def test_headers_are_sent_over_http():
+    """Beside the content type that says it is protobuf, to the path of metrics."""
+    with http_backend(200) as (url, seen):
+        outcome = await HttpSender(http_settings(url + "/otlp/", headers={"X-Team": "ml"})).send(DATA)
+    assert outcome == Outcome(ok=True)
+    ((path, headers, data),) = seen
+    assert (path, data) == ("/otlp/v1/metrics", DATA)
+    assert (headers["X-Team"], headers["Content-Type"]) == ("ml", "application/x-protobuf")
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "retry"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, True),
+        (grpc.StatusCode.ABORTED, True),
+        (grpc.StatusCode.DATA_LOSS, True),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+        (grpc.StatusCode.INVALID_ARGUMENT, False),
+        (grpc.StatusCode.UNAUTHENTICATED, False),
+        (grpc.StatusCode.UNIMPLEMENTED, False),
+    ],
+)
+async def test_the_grpc_code_says_whether_another_attempt_makes_sense(code, retry):
+    """The table of the OTLP specification."""
+    with grpc_backend(code=code) as (endpoint, _):
+        outcome = await over_grpc(grpc_settings(endpoint))
+    assert (outcome.ok, outcome.retry, outcome.after) == (False, retry, None)
+    assert code.name in outcome.message
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        ("google.rpc.retryinfo-bin", INFO.SerializeToString()),
+        ("grpc-status-details-bin", Status(code=8, message="no", details=[DETAIL]).SerializeToString()),
+    ],
+    ids=["retryinfo", "status"],
+)
+async def test_a_retry_info_says_how_long_to_wait(trailer):
+    """With it RESOURCE_EXHAUSTED means later, in either place servers put it."""
+    with grpc_backend(code=grpc.StatusCode.RESOURCE_EXHAUSTED, trailers=(trailer,)) as (endpoint, _):
+        outcome = await over_grpc(grpc_settings(endpoint))
+    assert (outcome.ok, outcome.retry, outcome.after) == (False, True, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "retry"),
+    [
+        (429, True),
+        (502, True),
+        (503, True),
+        (504, True),
+        (500, False),
+        (400, False),
+        (401, False),
+        (302, False),
+    ],
+)
+async def test_the_http_status_says_whether_another_attempt_makes_sense(status, retry):
+    """The table of the OTLP specification; a redirect is not followed."""
+    headers = {"Retry-After": "9", "Location": "http://127.0.0.1:1/elsewhere"}
+    with http_backend(status, headers) as (url, _):
+        outcome = await HttpSender(http_settings(url)).send(DATA)
+    assert (outcome.ok, outcome.retry, outcome.after) == (False, retry, 9.0)
+    assert str(status) in outcome.message
+
+
+async def test_a_partial_success_is_read_over_grpc():
+    """The points a backend refused from a request it took."""
+    with grpc_backend(answer=PARTIAL.SerializeToString()) as (endpoint, _):
+        assert await over_grpc(grpc_settings(endpoint)) == Outcome(ok=True, rejected=3, message="too old")
+
+
+async def test_a_partial_success_is_read_over_http():
+    """The points a backend refused from a request it took."""
+    with http_backend(200, body=PARTIAL.SerializeToString()) as (url, _):
+        outcome = await HttpSender(http_settings(url)).send(DATA)
+    assert outcome == Outcome(ok=True, rejected=3, message="too old")
+
+
+async def test_a_backend_that_is_not_there_is_tried_again():
+    """Nobody listens: both protocols say so, and that it may work later."""
+    outcomes = [
+        await over_grpc(grpc_settings(NO_PORT)),
+        await HttpSender(http_settings(f"http://{NO_PORT}")).send(DATA),
+    ]
+    assert [(outcome.ok, outcome.retry) for outcome in outcomes] == [(False, True)] * 2
+    assert all("refused" in outcome.message for outcome in outcomes)
+
+
+async def test_a_backend_that_speaks_something_else_is_a_success_without_details():
+    """An answer of 200 took the request, whatever stands in its body."""
+    with http_backend(200, body=b"\xff\xff<html>") as (url, _):
+        assert await HttpSender(http_settings(url)).send(DATA) == Outcome(ok=True)

@@ -1,0 +1,317 @@
+"""The hand-over: our points reach every reader, whenever it came, with the temporality it asked for."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from support import by_name, select
+
+from otel_ml import observe, pipeline
+
+DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
+
+
+def observed(baseline):
+    return observe(model="churn", version="3", baseline=baseline, spans="off")(lambda X: X[:, 0])
+
+
+def rows(reader):
+    return [p.value for p in by_name(reader.get_metrics_data()).get("ml.inference.rows", [])]
+
+
+def run(program: str) -> dict:
+    """Run `program` in a fresh interpreter and return the JSON that it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+GLOBAL = """
+import json
+import numpy as np
+import otel_ml
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from sklearn.linear_model import LinearRegression
+X = np.arange(12.0).reshape(6, 2) - 5
+model = LinearRegression().fit(X, X[:, 0])
+reader = InMemoryMetricReader()
+
+def report(reader):
+    data = reader.get_metrics_data()
+    counted = {}
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                counted[metric.name] = sum(getattr(p, "count", getattr(p, "value", 0)) for p in metric.data.data_points)
+    print(json.dumps(counted))
+"""
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "metrics.set_meter_provider(MeterProvider([reader])); otel_ml.instrument(); model.predict(X)",
+        "otel_ml.instrument(); metrics.set_meter_provider(MeterProvider([reader])); model.predict(X)",
+        "otel_ml.instrument(); model.predict(X); metrics.set_meter_provider(MeterProvider([reader]))",
+    ],
+    ids=["provider first", "provider after instrument()", "provider after the first call"],
+)
+def test_first_collection_has_the_histograms(order):
+    """Whenever the provider was set, its first collection carries every row that was predicted."""
+    counted = run(GLOBAL + order + "\nreport(reader)")
+    assert counted["ml.inference.rows"] == 6
+    assert counted["ml.feature.value"] == 12
+
+
+def test_reader_added_later_gets_everything_on_its_first_collection(baseline, training):
+    """A reader added to a running provider gets cumulative counts since the start, at once."""
+    first = InMemoryMetricReader()
+    provider = MeterProvider([first])
+    pipeline.use(meter_provider=provider)
+    predict = observed(baseline)
+    predict(training)
+    assert rows(first) == [2000]
+    late = InMemoryMetricReader()
+    if not hasattr(provider, "add_metric_reader"):
+        provider._measurement_consumer.add_metric_reader(late)
+        late._set_collect_callback(provider._measurement_consumer.collect)
+    else:
+        provider.add_metric_reader(late)
+    predict(training)
+    assert rows(late) == [4000]
+    assert rows(first) == [4000]
+
+
+def test_wrapping_provider_is_looked_through(baseline, training):
+    """A provider that wraps the SDK's, as logfire's does, is found."""
+
+    class Wrapper:
+        def __init__(self, provider):
+            self.provider = provider
+
+        def get_meter(self, *args, **kwargs):
+            return self.provider.get_meter(*args, **kwargs)
+
+    reader = InMemoryMetricReader()
+    pipeline.use(meter_provider=Wrapper(MeterProvider([reader])))
+    observed(baseline)(training)
+    assert rows(reader) == [2000]
+
+
+def test_delta_and_cumulative_readers_side_by_side(baseline, training):
+    """Each reader gets its own temporality, and the deltas of one add up to the total of the other."""
+    delta = InMemoryMetricReader(preferred_temporality={Counter: DELTA, Histogram: DELTA})
+    total = InMemoryMetricReader()
+    pipeline.use(meter_provider=MeterProvider([delta, total]))
+    predict = observed(baseline)
+    seen = np.zeros(len(baseline.features["a"].bounds) + 1, dtype=int)
+    for n in (5, 1, 200, 7):
+        predict(training[:n])
+        points = by_name(delta.get_metrics_data())
+        assert [p.value for p in points["ml.inference.rows"]] == [n]
+        seen += select(points["ml.feature.value"], ml__feature__name="a")[0].bucket_counts
+    points = by_name(total.get_metrics_data())
+    assert [p.value for p in points["ml.inference.rows"]] == [213]
+    assert list(select(points["ml.feature.value"], ml__feature__name="a")[0].bucket_counts) == seen.tolist()
+
+
+def test_sums_and_histograms_can_differ_in_temporality(baseline, training):
+    """A reader that wants delta histograms and cumulative sums gets just that."""
+    reader = InMemoryMetricReader(preferred_temporality={Counter: CUMULATIVE, Histogram: DELTA})
+    pipeline.use(meter_provider=MeterProvider([reader]))
+    predict = observed(baseline)
+    predict(training)
+    reader.get_metrics_data()
+    predict(training)
+    points = by_name(reader.get_metrics_data())
+    assert [p.value for p in points["ml.inference.rows"]] == [4000]
+    assert select(points["ml.feature.value"], ml__feature__name="a")[0].count == 2000
+
+
+def test_deltas_join_without_a_gap(baseline, training):
+    """Each delta starts where the one before it ended, and the first no later than its first row."""
+    reader = InMemoryMetricReader(preferred_temporality={Counter: DELTA, Histogram: DELTA})
+    pipeline.use(meter_provider=MeterProvider([reader]))
+    predict = observed(baseline)
+    ends = []
+    for _ in range(3):
+        predict(training)
+        (point,) = by_name(reader.get_metrics_data())["ml.inference.rows"]
+        assert point.start_time_unix_nano < point.time_unix_nano
+        if ends:
+            assert point.start_time_unix_nano == ends[-1]
+        ends.append(point.time_unix_nano)
+
+
+def test_baseline_is_sent_at_first_and_then_every_five_minutes(baseline, training):
+    """The first three collections carry the baseline, and then one every 300 seconds; always cumulative."""
+    now = [1_000_000_000_000]
+    reader = InMemoryMetricReader(preferred_temporality={Counter: DELTA, Histogram: DELTA})
+    provider = MeterProvider([reader])
+    pipeline.reset()
+    pipeline._producer = pipeline.Producer(meter_provider=provider, clock=lambda: now[0])
+    observed(baseline)(training)
+    sent = []
+    for _ in range(12):
+        data = reader.get_metrics_data()
+        kinds = {
+            m.name: m.data.aggregation_temporality
+            for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics
+            if m.name.startswith("ml.baseline.")
+        }  # fmt: skip
+        assert set(kinds.values()) <= {CUMULATIVE}
+        sent.append(bool(kinds))
+        now[0] += 60 * 10**9
+    assert sent == [True] * 3 + [False] * 4 + [True] + [False] * 4
+
+
+def test_baseline_on_the_wire_is_the_file(collect, baseline, training):
+    """What is sent are the file's own bounds and counts, from its creation on."""
+    observed(baseline)(training[:1])
+    points = collect()
+    (point,) = select(points["ml.baseline.value"], ml__feature__name="b")
+    summary = baseline.features["b"]
+    assert list(point.explicit_bounds) == summary.bounds.tolist()
+    assert list(point.bucket_counts) == summary.bucket_counts.tolist()
+    assert point.start_time_unix_nano == int(baseline.created_at.timestamp() * 1e9)
+    categories = select(points["ml.baseline.categories"], ml__feature__name="c")
+    assert {p.attributes["ml.feature.category"]: p.value for p in categories} == dict(baseline.features["c"].categories)
+
+
+def test_baseline_can_be_kept_home(monkeypatch, collect_factory, baseline, training):
+    """OTEL_PYTHON_ML_SEND_BASELINE=false sends none of it."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_SEND_BASELINE", "false")
+    collect = collect_factory()
+    observed(baseline)(training)
+    assert not [name for name in collect() if name.startswith("ml.baseline.")]
+
+
+def test_feature_points_carry_no_sum_and_no_extremes(collect, baseline, training):
+    """A feature's histogram never says sum, min or max: raw values do not leave."""
+    observed(baseline)(training)
+    for point in collect()["ml.feature.value"]:
+        assert (point.sum, point.min, point.max) == (None, None, None)
+
+
+def test_resource_is_the_applications_with_an_instance_id(baseline, training):
+    """Our metrics travel under the provider's resource; service.instance.id is added only when it is missing."""
+    for given in ({}, {"service.instance.id": "pod-7"}):
+        pipeline.reset()
+        reader = InMemoryMetricReader()
+        resource = Resource({"service.name": "api", **given})
+        pipeline.use(meter_provider=MeterProvider([reader], resource=resource))
+        observed(baseline)(training)
+        ours = reader.get_metrics_data().resource_metrics[-1].resource.attributes
+        assert ours["service.name"] == "api"
+        assert len(ours["service.instance.id"]) == (5 if given else 36)
+
+
+def test_original_data_goes_on_when_we_fail(monkeypatch, baseline, training):
+    """A failure of ours at collection leaves the application's own metrics as they were."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    pipeline.reset()
+    pipeline.use(meter_provider=provider)
+    provider.get_meter("app").create_counter("orders").add(3)
+    observed(baseline)(training)
+    monkeypatch.setattr(pipeline.producer(), "_produce", lambda *_: 1 / 0)
+    points = by_name(reader.get_metrics_data())
+    assert [p.value for p in points["orders"]] == [3]
+    assert "ml.inference.rows" not in points
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_forked_child_starts_at_zero_under_its_own_identity():
+    """After fork parent and child each report their own rows, once, under different instance ids."""
+    program = GLOBAL + textwrap.dedent("""
+        import os, sys
+        metrics.set_meter_provider(MeterProvider([reader]))
+        otel_ml.instrument()
+        model.predict(X)
+        def state():
+            data = reader.get_metrics_data()
+            mine = data.resource_metrics[-1]
+            rows = [p.value for s in mine.scope_metrics for m in s.metrics if m.name == "ml.inference.rows" for p in m.data.data_points]
+            return {"rows": rows, "instance": mine.resource.attributes["service.instance.id"]}
+        before = state()
+        r, w = os.pipe()
+        if os.fork() == 0:
+            model.predict(X[:2])
+            os.write(w, json.dumps(state()).encode())
+            os._exit(0)
+        os.wait()
+        child = json.loads(os.read(r, 10000))
+        print(json.dumps({"before": before, "child": child, "parent": state()}))
+    """)
+    told = run(program)
+    assert told["before"]["rows"] == [6]
+    assert told["child"]["rows"] == [2]
+    assert told["parent"] == told["before"]
+    assert told["child"]["instance"] != told["parent"]["instance"]
+
+
+def test_queue_is_bounded(collect_factory, monkeypatch, baseline):
+    """With a small queue the caller counts; the bytes that wait stay below the limit and no row is lost."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_QUEUE_BYTES", "65536")
+    collect = collect_factory()
+    predict = observed(baseline)
+    X = np.zeros((100, 3))
+    waiting = []
+    for _ in range(500):
+        predict(X)
+        waiting.append(pipeline.producer()._pending.bytes)
+    assert max(waiting) < 65536 + 100 * 3 * 8 + 400
+    assert [p.value for p in collect()["ml.inference.rows"]] == [50_000]
+
+
+def test_without_a_reader_calls_are_only_counted_after_a_minute(monkeypatch, baseline, training, caplog):
+    """Nobody collects for 60 s: rows are dropped and said once; the first collection wakes it up."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_QUEUE_BYTES", "65536")
+    now = [0]
+    pipeline.reset()
+    provider = MeterProvider()
+    pipeline._producer = pipeline.Producer(queue_bytes=65536, meter_provider=provider, clock=lambda: now[0])
+    predict = observed(baseline)
+    predict(training)
+    now[0] = 61 * 10**9
+    predict(training)
+    predict(training)
+    assert "nobody has collected metrics for 60 seconds" in caplog.text
+    reader = InMemoryMetricReader()
+    provider._measurement_consumer.add_metric_reader(reader)
+    reader._set_collect_callback(provider._measurement_consumer.collect)
+    points = by_name(reader.get_metrics_data())
+    assert [p.value for p in points["ml.inference.rows"]] == [4000]
+    assert [(p.attributes["reason"], p.value) for p in points["otel_ml.dropped"]] == [("no_reader", 1)]
+    predict(training)
+    assert rows(reader) == [6000]
+
+
+def test_producer_does_not_outlive_its_users(baseline):
+    """A reader that is gone is forgotten."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    pipeline.use(meter_provider=provider)
+    producer = pipeline.producer()
+    reader.get_metrics_data()
+    assert producer.readers == 1
+    provider.shutdown()
+    pipeline.use(meter_provider=MeterProvider(shutdown_on_exit=False))
+    del reader, provider
+    gc.collect()
+    assert producer.readers == 0
