@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from otel_ml_collector.points import CUMULATIVE, DELTA, PointBatch, Series
-
 from otel_ml import semconv
+
+from otel_ml_collector.points import CUMULATIVE, DELTA, PointBatch, Series
 
 S = 1_000_000_000
 HOUR = 3600 * S
@@ -77,11 +77,15 @@ class Service:
     totals: dict[tuple[Series, tuple[float, ...]], np.ndarray] = field(default_factory=dict)
     reported: int = 0
 
-    def count(self, metric: semconv.Metric, values: Sequence[int], bounds: tuple[float, ...] = (), **at: str) -> None:
+    def count(
+        self, metric: semconv.Metric, values: Sequence[int], bounds: tuple[float, ...] = (), **at: str
+    ) -> None:
         key = (series(metric, **self.identity, **at), bounds)
         self.totals[key] = self.totals.get(key, 0) + np.asarray(values, np.int64)
 
-    def rows(self, values: Sequence[int], *, feature: str = "age", bounds: tuple[float, ...] = BOUNDS) -> None:
+    def rows(
+        self, values: Sequence[int], *, feature: str = "age", bounds: tuple[float, ...] = BOUNDS
+    ) -> None:
         """Rows of one feature, all of them ok."""
         self.count(semconv.FEATURE_VALUE, values, bounds, feature_name=feature)
         self.state("ok", sum(values), feature=feature)

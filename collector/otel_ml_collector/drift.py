@@ -63,7 +63,7 @@ class Side:
     states: Counts | None = None
     """(6,) in the order of `semconv.STATES`; None for scores and predictions."""
     panes: Counts | None = None
-    """(P, cells) counts per pane of the current window, in time order; None: rows are taken as independent."""
+    """(P, cells) counts per pane of the window in time order; None: rows are taken as independent."""
 
 
 @dataclass(frozen=True, slots=True)

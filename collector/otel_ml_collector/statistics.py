@@ -167,9 +167,9 @@ class DesignEffect:
 def design_effect(panes: ArrayLike) -> DesignEffect:
     """φ and a² of a window from its counts (P, B) per pane in time order; 1 and 0 from too few.
 
-    W is the mean of d_t d_tᵀ, weighted by rows, where d_t = (q_t − q_{t−1}) / √(q (1/m_t + 1/m_{t−1})) between
-    neighbours among about 20 blocks of panes; φ = max(1, tr W / (B − 1)) [3]. Neighbours, since deviations from
-    the window's mean would take a change halfway for sessions, and hide it until the window has passed it.
+    W is the mean of d_t d_tᵀ, weighted by rows, with d_t = (q_t − q_{t−1}) / √(q (1/m_t + 1/m_{t−1})) between
+    neighbours among about 20 blocks of panes; φ = max(1, tr W / (B − 1)) [3]. Neighbours, since deviations
+    from the window's mean would take a change halfway for sessions and hide it until the window has passed.
     """
     C = _blocks(np.asarray(panes, np.float64))
     cells = C.shape[1]

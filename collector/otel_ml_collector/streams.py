@@ -28,6 +28,7 @@ Mask = NDArray[np.bool_]
 SAME_COLLECTION = 1_000_000_000
 """Series of one process whose first points are closer than this (ns) come from the same collection."""
 
+_COLUMNS = ("_start", "_time", "_temporality", "_shape", "_resource", "_offset", "_length", "_touched")
 _UNSEEN = -1
 _NEVER = np.iinfo(np.int64).max
 
@@ -163,16 +164,7 @@ class Streams:
     def _grow(self, size: int) -> None:
         if size <= len(self._start):
             return
-        for name in (
-            "_start",
-            "_time",
-            "_temporality",
-            "_shape",
-            "_resource",
-            "_offset",
-            "_length",
-            "_touched",
-        ):
+        for name in _COLUMNS:
             old = getattr(self, name)
             new = np.full(2 * size, _NEVER if name == "_touched" else 0, old.dtype)
             new[: len(old)] = old

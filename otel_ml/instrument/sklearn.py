@@ -148,7 +148,7 @@ def _patch_estimators(module: ModuleType, patches: Patches) -> None:
     for cls in _tree(base):
         patch(cls)
     patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
-    (lambda *a: 0)(base, "__setstate__", _completing(patch))
+    patches.add(base, "__setstate__", _completing(patch))
 
 
 def _tree(base: type) -> Iterator[type]:
@@ -210,7 +210,7 @@ class _Carried:
 def _parallel(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A ContextVar does not reach joblib's workers: give every task the observed call it belongs to."""
     running = owner.get()
-    if running is None or len(args) != 2 or not _is_local(args[0]):
+    if running is None or len(args) != 2 or False:
         return function(*args, **kwargs)
     return function(args[0], _carried(args[1], running), **kwargs)
 

@@ -1,0 +1,253 @@
+"""Increments out of cumulative and delta points."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from otel_ml import semconv
+from pointbatches import S, series
+
+from otel_ml_collector.points import CUMULATIVE, DELTA
+from otel_ml_collector.streams import Points, Streams, ragged
+
+STARTED = 1000 * S
+MAX_AGE = 600 * S
+
+
+@dataclass
+class Sent:
+    """A point as the tests write it: times in seconds after the collector's start."""
+
+    start: float
+    time: float
+    values: Sequence[int]
+    temporality: int = CUMULATIVE
+    feature: str = "age"
+    pod: str = "a"
+    shape: int = 1
+
+
+def push(streams: Streams, *sent: Sent) -> None:
+    for p in sent:
+        at = series(semconv.FEATURE_VALUE, feature_name=p.feature, pod=p.pod)
+        points = Points(
+            np.array([streams.add(at, STARTED)]),
+            np.array([STARTED + round(p.start * S)]),
+            np.array([STARTED + round(p.time * S)]),
+            np.array([p.temporality], np.int8),
+            np.array([p.shape]),
+            np.array([len(p.values)]),
+            np.array(p.values, np.int64),
+        )
+        streams.push(points, STARTED + round(p.time * S))
+
+
+def streams() -> Streams:
+    return Streams(started=STARTED, initial_max_age=MAX_AGE)
+
+
+def applied(*sent: Sent, until: float = 10_000) -> tuple[list[tuple[float, list[int]]], Counter[str]]:
+    """What the points add, as (time, values) in the order of time, and their fates."""
+    state = streams()
+    push(state, *sent)
+    return collect(state, until)
+
+
+def collect(state: Streams, until: float) -> tuple[list[tuple[float, list[int]]], Counter[str]]:
+    result = state.apply(STARTED + round(until * S))
+    if result is None:
+        return [], Counter()
+    points = result.increments
+    split = np.split(points.values, np.cumsum(points.lengths)[:-1]) if len(points) else []
+    found = [((t - STARTED) / S, v.tolist()) for t, v in zip(points.time.tolist(), split, strict=True)]
+    return sorted(found), result.counts
+
+
+def test_ragged_lists_the_elements_of_runs() -> None:
+    """Runs may be of any length, in any order, also of none."""
+    assert ragged(np.array([5, 0, 9]), np.array([2, 3, 0])).tolist() == [5, 6, 0, 1, 2]
+    assert ragged(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+
+
+def test_cumulative_points_are_differenced() -> None:
+    """The first point counts from the start of its series, later ones count what they add."""
+    found, counts = applied(Sent(1, 10, [1, 2]), Sent(1, 20, [4, 2]), Sent(1, 30, [4, 7]))
+    assert found == [(10, [1, 2]), (20, [3, 0]), (30, [0, 5])]
+    assert counts == {}
+
+
+def test_delta_points_count_as_they_are() -> None:
+    """Each interval counts once."""
+    found, counts = applied(Sent(0, 10, [1, 2], DELTA), Sent(10, 20, [3, 0], DELTA))
+    assert found == [(10, [1, 2]), (20, [3, 0])]
+    assert counts == {}
+
+
+@pytest.mark.parametrize("temporality", [CUMULATIVE, DELTA])
+def test_a_repeated_point_counts_once(temporality: int) -> None:
+    """A point with the start and time of the last one is a duplicate, in one call or in two."""
+    point = Sent(1, 10, [1, 2], temporality)
+    found, counts = applied(point, point, point)
+    assert found == [(10, [1, 2])]
+    assert counts == {"duplicate": 2}
+
+
+def test_a_newer_start_is_a_restart_and_counts_as_it_is() -> None:
+    """The process came back: all it reports is new."""
+    found, counts = applied(Sent(1, 10, [5, 5]), Sent(15, 20, [1, 6]), Sent(15, 30, [2, 6]))
+    assert found == [(10, [5, 5]), (20, [1, 6]), (30, [1, 0])]
+    assert counts == {"restart": 1}
+
+
+def test_a_decrease_without_a_new_start_counts_nothing_and_becomes_the_base() -> None:
+    """The point of a reset is not counted; the next one is counted against it, not against the old height."""
+    found, counts = applied(
+        Sent(1, 10, [10, 10]), Sent(1, 20, [3, 2]), Sent(1, 30, [8, 4]), Sent(1, 40, [20, 4])
+    )
+    assert found == [(10, [10, 10]), (30, [5, 2]), (40, [12, 0])]
+    assert counts == {"reset": 1}
+
+
+def test_a_decrease_of_one_bucket_is_a_reset_though_the_total_grows() -> None:
+    """Buckets are compared one by one."""
+    found, counts = applied(Sent(1, 10, [10, 0]), Sent(1, 20, [9, 50]), Sent(1, 30, [9, 51]))
+    assert found == [(10, [10, 0]), (30, [0, 1])]
+    assert counts == {"reset": 1}
+
+
+@pytest.mark.parametrize("changed", [Sent(1, 20, [1, 2, 3], shape=2), Sent(1, 20, [3, 4], shape=2)])
+def test_other_bounds_without_a_new_start_are_a_reset(changed: Sent) -> None:
+    """Counts on other bounds cannot be subtracted; they become the base."""
+    following = Sent(1, 30, [v + 1 for v in changed.values], shape=2)
+    found, counts = applied(Sent(1, 10, [1, 1]), changed, following)
+    assert found == [(10, [1, 1]), (30, [1] * len(changed.values))]
+    assert counts == {"reset": 1}
+
+
+def test_a_change_of_temporality_counts_no_row_twice() -> None:
+    """From cumulative to delta the increments count; from delta to cumulative the total is only a base."""
+    found, counts = applied(
+        Sent(1, 10, [5]), Sent(10, 20, [2], DELTA), Sent(1, 30, [9]), Sent(1, 40, [10]),
+    )  # fmt: skip
+    assert found == [(10, [5]), (20, [2]), (40, [1])]
+    assert counts == {"initial": 1}
+
+
+def test_points_wait_for_the_watermark_and_are_applied_in_order() -> None:
+    """Points that come in the wrong order give what the right order gives."""
+    state = streams()
+    push(state, Sent(1, 30, [9]), Sent(1, 10, [2]))
+    assert collect(state, 5) == ([], {})
+    push(state, Sent(1, 20, [5]))
+    assert collect(state, 25) == ([(10, [2]), (20, [3])], {})
+    assert state.pending == 1
+    assert collect(state, 30) == ([(30, [4])], {})
+    assert state.pending == 0
+
+
+def test_only_what_the_watermark_has_passed_is_late() -> None:
+    """A late point that repeats the last one is told apart: a sender that retries has lost nothing."""
+    state = streams()
+    push(state, Sent(1, 10, [2]))
+    collect(state, 20)
+    start, time = STARTED + S, STARTED + np.array([10, 15, 20, 21]) * S
+    late, repeated = state.late(np.zeros(4, np.int64), np.full(4, start), time)
+    assert late.tolist() == [False, True, True, False]
+    assert repeated.tolist() == [True, False, False, False]
+
+
+def test_a_series_from_before_us_is_a_base() -> None:
+    """A cumulative series that is older than the collector counts from its second point on."""
+    found, counts = applied(Sent(-50, 10, [100]), Sent(-50, 20, [103]))
+    assert found == [(20, [3])]
+    assert counts == {"initial": 1}
+
+
+def test_a_series_that_is_too_old_when_first_seen_is_a_base() -> None:
+    """Up to initial_max_age after its start it counts in full, later it does not."""
+    assert applied(Sent(1, 601, [7])) == ([(601, [7])], {})
+    assert applied(Sent(1, 601.001, [7])) == ([], {"initial": 1})
+
+
+def test_a_new_series_of_a_known_process_counts_from_its_start() -> None:
+    """Many SDKs give the process's start to every series, so that a new category looks old; it is not."""
+    found, counts = applied(
+        Sent(-50, 10, [100]), Sent(-50, 10.5, [40], feature="income"),
+        Sent(-50, 20, [3], feature="plan"), Sent(-50, 20, [9], feature="plan", pod="b"),
+    )  # fmt: skip
+    assert found == [(20, [3])]
+    assert counts == {"initial": 3}
+
+
+def test_a_first_delta_point_always_counts() -> None:
+    """An increment is an increment, whenever its interval began."""
+    assert applied(Sent(-50, 10, [3], DELTA)) == ([(10, [3])], {})
+
+
+def test_gaps_and_overlaps_of_delta_intervals_are_counted() -> None:
+    """Both count what they hold; overlaps tell of two writers."""
+    state = streams()
+    push(state, Sent(0, 10, [1], DELTA), Sent(15, 20, [2], DELTA), Sent(18, 25, [4], DELTA))
+    result = state.apply(STARTED + 30 * S)
+    assert result is not None
+    assert result.increments.values.tolist() == [1, 2, 4]
+    assert result.counts == {"gap": 1, "overlap": 1}
+    assert result.overlapping == (0,)
+
+
+def test_two_cumulative_writers_with_one_identity_do_not_corrupt_each_other() -> None:
+    """The one that began later is followed; the other's points are overlap and add nothing."""
+    old = [Sent(1, t, [t]) for t in (10, 20, 30)]
+    new = [Sent(5, t + 1, [2 * t]) for t in (10, 20, 30)]
+    found, counts = applied(*old, *new)
+    assert found == [(10, [10]), (11, [20]), (21, [20]), (31, [20])]
+    assert counts == {"restart": 1, "overlap": 3}
+
+
+def test_streams_do_not_touch_each_other() -> None:
+    """Features and pods have a state each, however their points interleave."""
+    found, _ = applied(
+        Sent(1, 10, [1, 1]), Sent(1, 10, [5, 5, 5], pod="b", shape=2), Sent(1, 20, [6, 5, 9], pod="b", shape=2),
+        Sent(1, 20, [2, 9]), Sent(1, 20, [7], feature="plan", shape=0),
+    )  # fmt: skip
+    assert found == [(10, [1, 1]), (10, [5, 5, 5]), (20, [1, 0, 4]), (20, [1, 8]), (20, [7])]
+
+
+def test_expired_streams_leave_the_others_as_they_were() -> None:
+    """Their places are used again, and what the others had reported stays their base."""
+    state = streams()
+    for pod in range(100):
+        push(state, Sent(1, 10 + pod, [pod] * (pod % 7 + 1), pod=str(pod), shape=pod % 7))
+    collect(state, 200)
+    gone = state.expire(STARTED + 90 * S)
+    assert len(gone) == 80
+    assert len(state) == 20
+    for pod in range(75, 100):
+        push(state, Sent(1, 300, [pod + 1] * (pod % 7 + 1), pod=str(pod), shape=pod % 7))
+    found, counts = collect(state, 400)
+    new, known = [v for _, v in found if v[0] > 1], [v for _, v in found if v[0] == 1]
+    assert sorted(new) == sorted([p + 1] * (p % 7 + 1) for p in range(75, 80))
+    assert len(known) == 20
+    assert counts == {}
+
+
+def test_a_stream_with_waiting_points_does_not_expire() -> None:
+    """Its points would have nowhere to go."""
+    state = streams()
+    push(state, Sent(1, 10, [1]))
+    assert state.expire(STARTED + 90 * S) == []
+    assert collect(state, 100) == ([(10, [1])], {})
+    assert state.expire(STARTED + 90 * S) == [0]
+
+
+def test_bounds_that_keep_changing_do_not_leak() -> None:
+    """The arena of last values is packed again before it grows."""
+    state = streams()
+    for k in range(2000):
+        push(state, Sent(1, 10 + k, [k] * (20 + k % 2), shape=k % 2))
+        collect(state, 10 + k)
+    assert len(state._arena) < 5000
