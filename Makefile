@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOOR := .venvs/floor
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench build clean
+.PHONY: setup demo test floor check bench build clean
 
 setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
 
@@ -22,6 +23,16 @@ demo: $(STAMP) ## train a model, serve it, drift it, watch it: under a minute, n
 
 test: $(STAMP) ## the whole test suite
 	@$(BIN)/python -m pytest -n 2
+
+floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK, with a distro beside it
+	@$(FLOOR)/bin/python -m pytest -n 2 tests/sdk tests/integration/test_zero_code.py tests/integration/test_end_to_end.py
+
+$(FLOOR)/.installed: pyproject.toml
+	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test \
+	  'opentelemetry-sdk==1.39.*' 'opentelemetry-distro[otlp]'
+	@touch $@
 
 check: $(STAMP) ## format, lint, types, generated files
 	@$(BIN)/ruff format --check .

@@ -40,7 +40,9 @@ class Cost:
         return Cost(self.wall - other.wall, self.cpu - other.cpu)
 
 
-def measure(call: Callable[[], object], *, calls: int = CALLS, every: Callable[[], object] | None = None) -> Cost:
+def measure(
+    call: Callable[[], object], *, calls: int = CALLS, every: Callable[[], object] | None = None
+) -> Cost:
     """Cost of `call`; `every` runs `DRAINS` times inside the timed region of each round."""
     step = max(calls // DRAINS, 1)
     walls, cpus = [], []
@@ -76,7 +78,9 @@ def main() -> int:
     meter, tracer = meters.get_meter("bench"), tracers.get_tracer("bench")
     counter, histogram = meter.create_counter("rows"), meter.create_histogram("feature")
     ten = {f"ml.attribute.{i}": i for i in range(10)}
-    per_feature = [{"ml.model.name": "churn", "ml.model.version": "3", "ml.feature.name": name} for name in names]
+    per_feature = [
+        {"ml.model.name": "churn", "ml.model.version": "3", "ml.feature.name": name} for name in names
+    ]
 
     def bare(X: object) -> object:
         return answer
@@ -117,7 +121,9 @@ def main() -> int:
 
 def show(costs: dict[str, Cost]) -> int:
     bare, unit = costs["bare call"], costs["counter.add, 3 attributes"].minus(costs["bare call"])
-    print(f"one call of 1 x {FEATURES} floats; the bare call is subtracted; 1.00 = one counter.add with 3 attributes")
+    print(
+        f"one call of 1 x {FEATURES} floats; the bare call is subtracted; 1.00 = one counter.add with 3 attributes"
+    )
     print(f"{'':34}{'wall':>9}{'CPU':>9}{'wall, us':>11}")
     for name, cost in costs.items():
         net = cost if name == "bare call" else cost.minus(bare)
@@ -126,7 +132,10 @@ def show(costs: dict[str, Cost]) -> int:
     stock = costs["stock: span + 30 records"].minus(bare)
     targets = {
         "all but the span, per counter.add (at most 1.0)": (ours.wall / unit.wall, ours.wall <= unit.wall),
-        "stock way per all but the span (at least 50)": (stock.wall / ours.wall, stock.wall >= 50 * ours.wall),
+        "stock way per all but the span (at least 50)": (
+            stock.wall / ours.wall,
+            stock.wall >= 50 * ours.wall,
+        ),
     }
     print()
     for name, (value, met) in targets.items():

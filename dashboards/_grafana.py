@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from _promql import FEATURE, TARGET
+
 from otel_ml import semconv
 
 Json = dict[str, Any]

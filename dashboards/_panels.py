@@ -23,6 +23,7 @@ from _grafana import (
     status_mapping,
     timeseries,
 )
+
 from otel_ml import semconv
 
 

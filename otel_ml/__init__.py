@@ -1,11 +1,11 @@
 """OpenTelemetry instrumentation for machine-learning inference.
 
-    import otel_ml
+import otel_ml
 
-    otel_ml.instrument()                    # every scikit-learn model, nothing else to do
+otel_ml.instrument()                    # every scikit-learn model, nothing else to do
 
-    @otel_ml.observe(model="churn", version="3", baseline="churn.baseline.json")
-    def predict(X): ...                     # or name one function yourself
+@otel_ml.observe(model="churn", version="3", baseline="churn.baseline.json")
+def predict(X): ...                     # or name one function yourself
 """
 
 from ._version import __version__

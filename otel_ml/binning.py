@@ -55,7 +55,8 @@ def sorted_bounds(ordered: Floats, buckets: int) -> Floats:
     atoms = cuts[crowded[:-1]]
     if crowded[-1]:
         cuts, atoms = np.append(cuts, ordered[-1]), np.append(atoms, ordered[-1])
-    edges = np.concatenate([_edges_above(cuts, ordered), _edges_below(atoms, ordered)])
+    with np.errstate(over="ignore", under="ignore"):
+        edges = np.concatenate([_edges_above(cuts, ordered), _edges_below(atoms, ordered)])
     return np.unique(edges[np.isfinite(edges)])
 
 
@@ -93,7 +94,7 @@ def ks_error(ordered: Floats, bounds: Floats) -> float:
     starts = np.concatenate([[0], ends[:-1]])
     held = ends > starts
     first, last = ordered[starts[held]], ordered[ends[held] - 1]
-    mixed = last - first > _NOISE * np.abs(last)
+    mixed = last / 2 - first / 2 > _NOISE / 2 * np.abs(last)
     return float(np.max((ends - starts)[held] * mixed, initial=0) / len(ordered))
 
 
@@ -133,10 +134,11 @@ def _last_of_float32(values: Floats) -> Floats:
 def _last_below_float32(values: Floats) -> Floats:
     with np.errstate(over="ignore", under="ignore"):
         near = values.astype(np.float32)
+        below = np.nextafter(values, -np.inf)
         middle = _middle(np.nextafter(near, np.float32(-np.inf)), near)
         edges = np.where(middle.astype(np.float32) < near, middle, np.nextafter(middle, -np.inf))
-    edges = np.where(near == 0, np.minimum(_UNDER_ZERO, np.nextafter(values, -np.inf)), edges)
-    return np.where(np.isfinite(middle), edges, np.nextafter(values, -np.inf))
+    edges = np.where(near == 0, np.minimum(_UNDER_ZERO, below), edges)
+    return np.where(np.isfinite(middle), edges, below)
 
 
 def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> Floats:

@@ -188,7 +188,10 @@ def snapshot(rows: Any) -> Any:
     if isinstance(rows, np.ndarray):
         return rows.copy()
     if isinstance(rows, dict):
-        return {key: value if np.isscalar(value) or value is None else _copied(value) for key, value in rows.items()}
+        return {
+            key: value if np.isscalar(value) or value is None else _copied(value)
+            for key, value in rows.items()
+        }
     if isinstance(rows, (list, tuple)):
         return [_copied(row) if isinstance(row, (list, tuple, dict, np.ndarray)) else row for row in rows]
     pandas = sys.modules.get("pandas")
@@ -226,5 +229,3 @@ def size_of(taken: Any) -> int:
     if shape is not None and len(shape) == 2:
         return int(shape[0]) * int(shape[1]) * 16
     return len(taken) * 400 if hasattr(taken, "__len__") else 400
-
-

@@ -122,7 +122,7 @@ def _from_pandas(x: Any, width: int | None) -> Table:
     # one block of several columns has one NumPy dtype; to ask for the dtypes costs ten times the conversion
     if len(names) > 1 and getattr(getattr(x, "_mgr", None), "is_single_block", False):
         return Table(names, len(x), tuple(x.to_numpy().T))
-    return Table(names, len(x), tuple(_pandas_column(x.iloc[:, j]) for j in range(len(names))))
+    return Table(names, len(x), tuple(_pandas_column(column) for _, column in x.items()))
 
 
 def _pandas_column(series: Any) -> Column:

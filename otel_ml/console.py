@@ -50,7 +50,11 @@ def _score(attributes: Any) -> list[str]:
     elif semconv.PREDICTION_SCORE_MEAN in attributes:
         low, mean, high = (
             attributes[key]
-            for key in (semconv.PREDICTION_SCORE_MIN, semconv.PREDICTION_SCORE_MEAN, semconv.PREDICTION_SCORE_MAX)
+            for key in (
+                semconv.PREDICTION_SCORE_MIN,
+                semconv.PREDICTION_SCORE_MEAN,
+                semconv.PREDICTION_SCORE_MAX,
+            )
         )
         shown.append(f"{kind} {low:.4g} to {high:.4g}, mean {mean:.4g}")
     if semconv.PREDICTION_LABEL in attributes:

@@ -65,7 +65,7 @@ def summarise(
         return found or _opaque(name, column, importance)
     counted, missing = columns.categories(column)
     present = len(column) - missing
-    if len(counted) > MOST_CATEGORIES or 2 * len(counted) > present:
+    if present == 0 or len(counted) > MOST_CATEGORIES or 2 * len(counted) > present:
         return _opaque(name, column, importance)
     return _categorical(name, counted, missing, importance=importance)
 
@@ -105,7 +105,7 @@ def numeric(
         allowed=allowed,
     )
     low, high = summary.limits
-    outside = len(ordered) - int(np.diff(ordered.searchsorted([low, np.nextafter(high, np.inf)], "left"))[0])
+    outside = int(np.count_nonzero((ordered < low) | (ordered > high)))
     summary.states[:] = _states(len(column), missing, len(values) - len(ordered), outside, mismatched)
     return summary
 

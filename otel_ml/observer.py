@@ -81,7 +81,9 @@ class Observer:
         self._capture = pipeline.producer().capture(self.model, self.operation)
         self.spans = Spans(self.model, self.operation, pipeline.tracer_provider())
 
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rows: Any) -> Any:
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rows: Any
+    ) -> Any:
         """Call `function(*args, **kwargs)`, of which `rows` is the input, and record what it did."""
         if owner.get() is NOTHING:
             return function(*args, **kwargs)
@@ -107,7 +109,11 @@ class Observer:
         return output
 
     async def call_async(
-        self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any], rows: Any
+        self,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        rows: Any,
     ) -> Any:
         """As `call`, for a coroutine function; its span is current also where "sampled" is asked for."""
         if owner.get() is NOTHING:
@@ -115,6 +121,10 @@ class Observer:
         with _Running(self, rows) as running:
             running.output = await function(*args, **kwargs)
         return running.output
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by value inside a function that cloudpickle sends away: another process has its own queue."""
+        return _observer, (self.model, self.operation, self.mode, self._score, self.decorated)
 
     # --- the steps; none of them raises
 
@@ -160,6 +170,12 @@ class Observer:
         )
 
 
+def _observer(
+    model: Model, operation: str, spans: SpanMode, score: Callable[[Any], Any] | None, decorated: bool
+) -> Observer:
+    return Observer(model, operation=operation, spans=spans, score=score, decorated=decorated)
+
+
 class _Running:
     """A call under way whose span, if any, is current."""
 
@@ -198,5 +214,7 @@ class _Running:
         if error is not None:
             self._observer.spans.fail(span.span, error)
         elif span.span.is_recording():
-            self._observer.spans.finish(span.span, self._observer.prediction(self._rows, self.output, duration))
+            self._observer.spans.finish(
+                span.span, self._observer.prediction(self._rows, self.output, duration)
+            )
         span.end()

@@ -17,8 +17,8 @@ from typing import Any
 
 import wrapt
 
-Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""Gets the original function and a call's arguments, self among them; returns what the call returns."""
+Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Makes of a function what is called in its place; as a decorator does, without its cosmetics."""
 
 
 _ABSENT = object()
@@ -34,13 +34,11 @@ class Method(wrapt.ObjectProxy):  # type: ignore[type-arg]  # takes arguments in
         self._self_patches = patches
         self._self_class = cls
         self._self_name = name
-        self._self_around = around
         self._self_original = original
+        self._self_call = around(function)  # one attribute for the call: a proxy is slow to ask
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._self_patches.active:
-            return self.__wrapped__(*args, **kwargs)
-        return self._self_around(self.__wrapped__, args, kwargs)
+        return self._self_call(*args, **kwargs)
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
@@ -70,8 +68,9 @@ class Patches:
 
     def __init__(self) -> None:
         self.active = True
-        """False once restored: then a method that is still held, or was patched over, only calls through."""
+        """False once restored: then what is still held, or was patched over, only calls through."""
         self._classes: weakref.WeakSet[type] = weakref.WeakSet()
+        self._methods: weakref.WeakValueDictionary[int, Method] = weakref.WeakValueDictionary()
         self._attributes: list[tuple[type | ModuleType, str, object, object]] = []
 
     def add(self, cls: type, name: str, around: Around) -> None:
@@ -81,14 +80,16 @@ class Patches:
             return
         replacement: Any
         if _is_conditional(original):
+            method = Method(self, cls, name, original.fn, around, original)
             replacement = copy.copy(original)
-            replacement.fn = Method(self, cls, name, original.fn, around, original)
+            replacement.fn = method
         elif _is_method(original):
-            replacement = Method(self, cls, name, original, around, original)
+            replacement = method = Method(self, cls, name, original, around, original)
         else:
             return
         setattr(cls, name, replacement)
         self._classes.add(cls)
+        self._methods[id(method)] = method
 
     def add_function(self, module: ModuleType, name: str, around: Around) -> None:
         """Put `around` around a function of `module`, if there is one of this name."""
@@ -96,9 +97,11 @@ class Patches:
         if original is None:
             return
 
+        call = around(original)
+
         @functools.wraps(original)
         def replacement(*args: Any, **kwargs: Any) -> Any:
-            return around(original, args, kwargs) if self.active else original(*args, **kwargs)
+            return call(*args, **kwargs) if self.active else original(*args, **kwargs)
 
         self.set(module, name, replacement)
 
@@ -111,15 +114,18 @@ class Patches:
     def restore(self) -> None:
         """Put back the very objects that stood there, except where somebody has patched over ours."""
         self.active = False
+        for method in list(self._methods.values()):
+            method._self_call = method.__wrapped__
         for cls in list(self._classes):
             for name, value in list(cls.__dict__.items()):
-                method = _patched(value)
-                if method is not None and method._self_patches is self:
-                    setattr(cls, name, method._self_original)
+                ours = _patched(value)
+                if ours is not None and ours._self_patches is self:
+                    setattr(cls, name, ours._self_original)
         for holder, name, original, value in reversed(self._attributes):
             if vars(holder).get(name) is value:
                 delattr(holder, name) if original is _ABSENT else setattr(holder, name, original)
         self._classes.clear()
+        self._methods.clear()
         self._attributes.clear()
 
 

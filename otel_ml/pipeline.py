@@ -46,7 +46,9 @@ def tracer_provider() -> TracerProvider | None:
     return _tracer_provider
 
 
-def use(*, meter_provider: MeterProvider | None = None, tracer_provider: TracerProvider | None = None) -> None:
+def use(
+    *, meter_provider: MeterProvider | None = None, tracer_provider: TracerProvider | None = None
+) -> None:
     """Use these providers instead of the global ones; None leaves the one in use."""
     global _meter_provider, _tracer_provider, generation
     if meter_provider is not None:
@@ -100,14 +102,18 @@ def configure(service_name: str | None = None) -> None:
     from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
-    given = {} if service_name is None or os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service_name}
+    given = (
+        {} if service_name is None or os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service_name}
+    )
     resource = Resource.create(given)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         provider = SDKTracerProvider(resource=resource)
         for name in _exporters("TRACES"):
             exporter = _load("opentelemetry_traces_exporter", name)()
             at_once = name == "friendly_console"
-            provider.add_span_processor(SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter))
+            provider.add_span_processor(
+                SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
+            )
         trace.set_tracer_provider(provider)
     if _is_proxy(metrics.get_meter_provider()):
         from opentelemetry.sdk.metrics import MeterProvider as SDKMeterProvider
@@ -123,10 +129,16 @@ def _is_proxy(provider: object) -> bool:
 def _exporters(signal: str) -> list[str]:
     """Names of the exporters that the environment asks for, of entry points or our console."""
     names = os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip()
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get(
+        f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
+    )
     if not names:
         names = "otlp" if endpoint else "friendly_console"
-    return [_protocol(signal) if name == "otlp" else name for name in map(str.strip, names.split(",")) if name != "none"]
+    return [
+        _protocol(signal) if name == "otlp" else name
+        for name in map(str.strip, names.split(","))
+        if name != "none"
+    ]
 
 
 def _protocol(signal: str) -> str:
@@ -147,7 +159,9 @@ def _load(group: str, name: str) -> Any:
     found = list(entry_points(group=group, name=name))
     if not found:
         available = sorted({entry.name for entry in entry_points(group=group)})
-        raise ConfigurationError(f"the exporter {name!r} is not installed; installed are: {', '.join(available)}")
+        raise ConfigurationError(
+            f"the exporter {name!r} is not installed; installed are: {', '.join(available)}"
+        )
     return found[0].load()
 
 

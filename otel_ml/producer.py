@@ -19,7 +19,12 @@ from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData, ResourceMetrics
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricReader,
+    MetricsData,
+    ResourceMetrics,
+)
 from opentelemetry.sdk.resources import Resource
 
 from . import _guard, semconv, wire
@@ -265,7 +270,9 @@ def _wants_delta(data: MetricsData) -> dict[str, bool]:
     for resource in data.resource_metrics:
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
-                kind = {semconv.COLLECTIONS.name: "counter", semconv.COLLECT_DURATION.name: "histogram"}.get(metric.name)
+                kind = {semconv.COLLECTIONS.name: "counter", semconv.COLLECT_DURATION.name: "histogram"}.get(
+                    metric.name
+                )
                 if kind is not None and scope.scope.name == semconv.SDK_SCOPE:
                     temporality = getattr(metric.data, "aggregation_temporality", None)
                     wanted[kind] = temporality == AggregationTemporality.DELTA
@@ -316,5 +323,3 @@ def _weakly(method: Callable[[], None]) -> Callable[[], None]:
             found()
 
     return call
-
-

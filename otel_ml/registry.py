@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -240,3 +241,12 @@ def _qualified(named: object) -> str:
         named, "__name__", ""
     )  # ufuncs have the latter only
     return f"{getattr(named, '__module__', '')}.{name}"
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that held it does not exist in the child

@@ -86,6 +86,49 @@ STATUSES = ("ok", "warning", "drifted")
 DURATION_BOUNDS = tuple(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)) + (10.0,)
 """Bounds of `ml.inference.duration` in seconds: 1-2-5 steps from 10 µs to 10 s."""
 
+ATTRIBUTES = {
+    MODEL_NAME: "Name of the model.",
+    MODEL_VERSION: "Version of the model.",
+    MODEL_TYPE: "Class of the estimator, of a Pipeline that of its last step.",
+    OPERATION_NAME: "What was asked of the model: predict, predict_proba, …",
+    SYSTEM_NAME: "The library: sklearn, xgboost, …",
+    TASK_TYPE: "classification, regression, outlier or clustering, where the model tells.",
+    BATCH_SIZE: "Rows in the call.",
+    VARIANT_NAME: "Variant of the model, when one was given.",
+    VARIANT_ROLE: "live, shadow or canary, when a variant or a role was given.",
+    PREDICTION_LABEL: "Predicted label; after 20 labels of a model the others are `__other__`.",
+    PREDICTION_SCORE: "Score of the only row.",
+    PREDICTION_SCORE_MIN: "Smallest score of a batch.",
+    PREDICTION_SCORE_MAX: "Largest score of a batch.",
+    PREDICTION_SCORE_MEAN: "Mean score of a batch.",
+    SCORE_TYPE: "probability, margin, anomaly or value.",
+    FEATURE_NAME: "Name of the feature.",
+    FEATURE_CATEGORY: "Category: a named one of the baseline, `__other__` or `__unseen__`.",
+    FEATURE_STATE: "ok, missing, non_finite, out_of_range, unseen or type_mismatch.",
+    BASELINE_ID: "Content hash of the baseline whose bounds or categories were used.",
+    DRIFT_TARGET: "What is compared: feature, score or prediction.",
+    DRIFT_STATISTIC: "The statistic that a limit is for.",
+    DRIFT_WINDOW_NAME: "Name of the window, when there are several.",
+    DRIFT_STATUS_NAME: "ok, warning or drifted.",
+    DRIFT_REASON_CODE: "Why the verdict is what it is.",
+    DRIFT_LEVEL: "warning or drifted.",
+    DRIFT_BIN: "The cell: its range or its category.",
+    DRIFT_SIDE: "baseline or current.",
+    MONITORED_SERVICE_NAME: "`service.name` of the service that runs the model.",
+    MONITORED_SERVICE_NAMESPACE: "Its `service.namespace`.",
+    MONITORED_ENVIRONMENT: "Its `deployment.environment.name`.",
+    ERROR_TYPE: "Class of the exception, on failure only.",
+    REASON: "What kind of event was counted.",
+}
+"""What every attribute of ours says, for people."""
+
+SPAN_ATTRIBUTES = (
+    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, OPERATION_NAME, MODEL_TYPE, SYSTEM_NAME, TASK_TYPE,
+    BASELINE_ID, BATCH_SIZE, SCORE_TYPE, PREDICTION_SCORE, PREDICTION_SCORE_MIN, PREDICTION_SCORE_MAX,
+    PREDICTION_SCORE_MEAN, PREDICTION_LABEL, ERROR_TYPE,
+)  # fmt: skip
+"""Every attribute that the span of a call can carry."""
+
 # --- metrics of the SDK -----------------------------------------------------------------------------------
 
 _IDENTITY = (MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE)
@@ -119,7 +162,11 @@ FEATURE_OBSERVATIONS = Metric(
 
 _BASELINE = (MODEL_NAME, MODEL_VERSION, DRIFT_TARGET, FEATURE_NAME, BASELINE_ID)
 BASELINE_VALUE = Metric(
-    "ml.baseline.value", "histogram", "", "Reference distribution of a numeric target, from training.", _BASELINE
+    "ml.baseline.value",
+    "histogram",
+    "",
+    "Reference distribution of a numeric target, from training.",
+    _BASELINE,
 )
 BASELINE_CATEGORIES = Metric(
     "ml.baseline.categories", "counter", "{value}", "Reference counts of a categorical target, from training.",
@@ -137,11 +184,18 @@ SCHEMA_VIOLATIONS = Metric(
 )  # fmt: skip
 DROPPED = Metric("otel_ml.dropped", "counter", "{row}", "Rows that were not recorded, by reason.", (REASON,))
 ERRORS = Metric("otel_ml.errors", "counter", "{error}", "Failures inside otel-ml, by place.", (REASON,))
-COLLECTIONS = Metric("otel_ml.collections", "counter", "{collection}", "Collections that otel-ml took part in.")
-COLLECT_DURATION = Metric(
-    "otel_ml.collect.duration", "histogram", "s", "Time otel-ml took to count what was queued, per collection."
+COLLECTIONS = Metric(
+    "otel_ml.collections", "counter", "{collection}", "Collections that otel-ml took part in."
 )
-QUEUE_SIZE = Metric("otel_ml.queue.size", "observable_gauge", "By", "Bytes of rows that waited to be counted.")
+COLLECT_DURATION = Metric(
+    "otel_ml.collect.duration",
+    "histogram",
+    "s",
+    "Time otel-ml took to count what was queued, per collection.",
+)
+QUEUE_SIZE = Metric(
+    "otel_ml.queue.size", "observable_gauge", "By", "Bytes of rows that waited to be counted."
+)
 
 # --- metrics of the collector -----------------------------------------------------------------------------
 
@@ -166,7 +220,9 @@ DRIFT_HELLINGER = _gauge("ml.drift.hellinger", "Hellinger distance.")
 DRIFT_WASSERSTEIN = _gauge("ml.drift.wasserstein", "Wasserstein distance over the baseline's spread.")
 DRIFT_CHI_SQUARE = _gauge("ml.drift.chi_square", "Two-sample homogeneity statistic on the test cells.")
 DRIFT_STATE_SHARE = _gauge(
-    "ml.drift.state.share", "Share of feature values in a state, in the current window.", (*_TARGET, FEATURE_STATE)
+    "ml.drift.state.share",
+    "Share of feature values in a state, in the current window.",
+    (*_TARGET, FEATURE_STATE),
 )
 DRIFT_STATE_EFFECT = _gauge(
     "ml.drift.state.effect", "Cohen's h between the baseline's and the window's share of a state.",
@@ -211,7 +267,11 @@ EXPORTER = "exporter"
 KIND = "kind"
 
 EXPORTER_SENT = Metric(
-    "otelcol_exporter_sent_metric_points", "counter", "{datapoint}", "Metric points a backend took.", (EXPORTER,)
+    "otelcol_exporter_sent_metric_points",
+    "counter",
+    "{datapoint}",
+    "Metric points a backend took.",
+    (EXPORTER,),
 )
 EXPORTER_SEND_FAILED = Metric(
     "otelcol_exporter_send_failed_metric_points", "counter", "{datapoint}",

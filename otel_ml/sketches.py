@@ -94,7 +94,10 @@ class Exponential:
         self.zero += int(np.count_nonzero(values == 0))
         positive = np.log2(values[values > 0])
         negative = np.log2(-values[values < 0])
-        while max(self._span(self.positive, positive), self._span(self.negative, negative)) > MAX_EXPONENTIAL_BUCKETS:
+        while (
+            max(self._span(self.positive, positive), self._span(self.negative, negative))
+            > MAX_EXPONENTIAL_BUCKETS
+        ):
             self._lower_scale()
         self._add_side(self.positive, positive)
         self._add_side(self.negative, negative)

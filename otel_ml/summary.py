@@ -6,6 +6,7 @@ every finite one in a bucket, whatever its state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -90,8 +91,8 @@ class NumericSummary(_Summary):
         a, b = self.histogram.total, other.histogram.total
         share = b / (a + b)
         mean = self.mean * (1 - share) + other.mean * share
-        variance = self.std**2 * (1 - share) + other.std**2 * share
-        between = (self.mean - other.mean) ** 2 * share * (1 - share)
+        within = math.sqrt(1 - share) * self.std, math.sqrt(share) * other.std
+        between = math.sqrt(share * (1 - share)) * (self.mean - other.mean)
         return replace(
             self,
             n=self.n + other.n,
@@ -100,7 +101,7 @@ class NumericSummary(_Summary):
             min=min(self.min, other.min),
             max=max(self.max, other.max),
             mean=mean,
-            std=float(np.sqrt(variance + between)),
+            std=finite(math.hypot(*within, between)),
             reach=max(self.reach, other.reach),
             ks_error=self.ks_error * (1 - share) + other.ks_error * share,
             quantiles=None,

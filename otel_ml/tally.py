@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard, semconv
-from .summary import CategoricalSummary, NumericSummary, Summary
 from .columns import Table, categories, is_missing, is_numeric, numbers
 from .model import Model
 from .prediction import Outcome
 from .semconv import OTHER, STATES, UNSEEN
 from .sketches import Buckets, Count, Exponential, Ledger, Probes, count_sorted
+from .summary import CategoricalSummary, NumericSummary, Summary
 
 MAX_FEATURES = 200
 MAX_LABELS = 20
@@ -70,7 +70,9 @@ class _Numeric(_Feature):
             self._free = ledger.get(semconv.FEATURE_VALUE, self._attributes, Exponential()).sketch
             self._probes = Probes.of(np.empty(0), _EVERYWHERE)
         else:
-            self._bounded = ledger.get(semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)).sketch
+            self._bounded = ledger.get(
+                semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)
+            ).sketch
             self._probes = Probes.of(summary.bounds, summary.limits)
 
     def add(self, column: NDArray[np.generic]) -> int:
@@ -102,6 +104,9 @@ class _Categorical(_Feature):
         super().__init__(name, attributes, ledger)
         self._summary = summary
         self._counts: dict[str, Count] = {}
+        # booleans that were trained on as such arrive as 1 and 0 in a matrix of numbers
+        boolean = summary is not None and set(summary.categories) <= {"true", "false"}
+        self._alias = {"1": "true", "0": "false"} if boolean else {}
 
     def add(self, column: NDArray[np.generic]) -> int:
         counts, missing = categories(column)
@@ -114,7 +119,8 @@ class _Categorical(_Feature):
         assert self._summary is not None
         unknown = UNSEEN if self._summary.complete else OTHER
         outside = 0
-        for name, amount in counts.items():
+        for given, amount in counts.items():
+            name = self._alias.get(given, given)
             known = name in self._summary.categories
             self._category(name if known else unknown).add(amount)
             outside += 0 if known else amount
@@ -180,13 +186,17 @@ class Tally:
                 _guard.drop("input_mismatch", table.rows)
                 return
         else:
-            features = [self._by_name(name, column) for name, column in zip(names, table.columns, strict=True)]
+            features = [
+                self._by_name(name, column) for name, column in zip(names, table.columns, strict=True)
+            ]
             self._absent(set(names), table.rows)
         for feature, column in zip(features, table.columns, strict=True):
             if feature is not None and feature.add(column):
                 self._violation(feature.name, "type", 1)
 
-    def _by_position(self, width: int, columns: Sequence[NDArray[np.generic]] = ()) -> list[_Feature | None] | None:
+    def _by_position(
+        self, width: int, columns: Sequence[NDArray[np.generic]] = ()
+    ) -> list[_Feature | None] | None:
         if width not in self._positional:
             names = self._names(width)
             if names is None:
@@ -214,7 +224,9 @@ class Tally:
                 self._violation(name, "extra", 1)
             return None
         if len(self._features) >= MAX_FEATURES:
-            self._say("limit", "has more than %d features; the first %d are recorded", MAX_FEATURES, MAX_FEATURES)
+            self._say(
+                "limit", "has more than %d features; the first %d are recorded", MAX_FEATURES, MAX_FEATURES
+            )
             return None
         numeric = column is None or is_numeric(column)
         kind: Callable[[str, dict[str, str], Ledger, None], _Feature] = _Numeric if numeric else _Categorical

@@ -66,7 +66,9 @@ class Spans:
 
     def emit_failure(self, error: BaseException, start: int, duration: int) -> None:
         """A span after a call that raised."""
-        span = self._tracer.start_span(self.name, kind=SpanKind.INTERNAL, attributes=self._fixed, start_time=start)
+        span = self._tracer.start_span(
+            self.name, kind=SpanKind.INTERNAL, attributes=self._fixed, start_time=start
+        )
         self.fail(span, error)
         span.end(start + duration)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
-    Buckets as ExponentialBuckets,
     ExponentialHistogram,
     ExponentialHistogramDataPoint,
     Histogram,
@@ -19,19 +18,24 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
     Sum,
 )
+from opentelemetry.sdk.metrics.export import (
+    Buckets as ExponentialBuckets,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from . import semconv
 from ._version import __version__
-from .summary import CategoricalSummary, NumericSummary, Summary
 from .model import Model
 from .sketches import Buckets, Count, Exponential, Series, Sketch
+from .summary import CategoricalSummary, NumericSummary, Summary
 
 PROMETHEUS_FEATURES = 50
 """Most features a Prometheus reader gets: each one is some thirty series there."""
 
-_FEATURE_METRICS = {m.name for m in (semconv.FEATURE_VALUE, semconv.FEATURE_CATEGORIES, semconv.FEATURE_OBSERVATIONS)}
+_FEATURE_METRICS = {
+    m.name for m in (semconv.FEATURE_VALUE, semconv.FEATURE_CATEGORIES, semconv.FEATURE_OBSERVATIONS)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,12 @@ def _explicit(point: Point) -> HistogramDataPoint:
 
 
 def _histogram(
-    attributes: Mapping[str, str], start: int, time: int, bounds: list[float], counts: list[int], total: float | None
+    attributes: Mapping[str, str],
+    start: int,
+    time: int,
+    bounds: list[float],
+    counts: list[int],
+    total: float | None,
 ) -> HistogramDataPoint:
     return HistogramDataPoint(
         attributes=attributes,
@@ -188,8 +197,12 @@ def _baseline_attributes(model: Model, target: str, summary: Summary) -> dict[st
     return {**attributes, semconv.FEATURE_NAME: summary.name} if target == "feature" else attributes
 
 
-def _reference(summary: NumericSummary, attributes: dict[str, str], start: int, now: int) -> HistogramDataPoint:
-    return _histogram(attributes, start, now, summary.bounds.tolist(), list(map(int, summary.bucket_counts)), None)
+def _reference(
+    summary: NumericSummary, attributes: dict[str, str], start: int, now: int
+) -> HistogramDataPoint:
+    return _histogram(
+        attributes, start, now, summary.bounds.tolist(), list(map(int, summary.bucket_counts)), None
+    )
 
 
 def _reference_categories(
@@ -202,7 +215,9 @@ def _reference_categories(
     ]
 
 
-def _reference_states(summary: Summary, attributes: dict[str, str], start: int, now: int) -> list[NumberDataPoint]:
+def _reference_states(
+    summary: Summary, attributes: dict[str, str], start: int, now: int
+) -> list[NumberDataPoint]:
     return [
         NumberDataPoint({**attributes, semconv.FEATURE_STATE: state}, start, now, int(count))
         for state, count in zip(semconv.STATES, summary.states, strict=True)

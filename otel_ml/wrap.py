@@ -264,5 +264,10 @@ def _flat(signature: inspect.Signature, given: dict[str, Any], skip: int) -> dic
     return row
 
 
-def _is_scalar(value: object) -> bool:
-    return value is None or isinstance(value, (str, bytes, numbers.Number, np.generic, date))
+def _is_scalar(value: Any) -> bool:
+    return _is_scalar_type(type(value))  # type: ignore[arg-type]  # mypy takes __hash__ of its instances
+
+
+@functools.lru_cache(maxsize=256)  # the abstract Number is slow to ask
+def _is_scalar_type(kind: type) -> bool:
+    return issubclass(kind, (type(None), str, bytes, numbers.Number, np.generic, date))

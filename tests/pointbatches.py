@@ -1,4 +1,4 @@
-"""Point batches for tests of the engine: what a decoder would make of the requests of small services."""
+"""Services in the form of point batches, and an engine that they drive on an injected clock."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from otel_ml import semconv
 
+from otel_ml import semconv
+from otel_ml_collector.drift import Policy
+from otel_ml_collector.engine import Engine, Limits
+from otel_ml_collector.evaluation import Evaluation, Target, TargetEvaluation
 from otel_ml_collector.points import CUMULATIVE, DELTA, PointBatch, Series
+from otel_ml_collector.window import WindowSpec
 
 S = 1_000_000_000
 HOUR = 3600 * S
@@ -128,3 +132,57 @@ def reference(
         P(series(semconv.BASELINE_VALUE, **at), created, time, tuple(values), bounds, temporality),
         P(ok, created, time, (sum(values),), (), temporality),
     ]
+
+
+T0 = 500_000 * HOUR
+"""A whole hour and a whole day."""
+SHORT = WindowSpec(length=10, step=2, lateness=1, max_age=20, refresh=0.5, fast_length=1, initial_max_age=600)
+POLICY = Policy(min_rows=20, min_reference_rows=100)
+EVEN = (100, 100, 100, 100, 100, 100)
+SHIFTED = (0, 0, 0, 0, 0, 100)
+AGE = Target("feature", "age")
+
+
+def engine(
+    window: WindowSpec = SHORT, policy: Policy = POLICY, limits: Limits | None = None, **more: object
+) -> Engine:
+    return Engine(window, policy, limits, started=T0, **more)  # type: ignore[arg-type]
+
+
+def send(into: Engine, *points: Sequence[P], now: int) -> dict[str, int]:
+    return dict(into.ingest(batch([p for group in points for p in group]), now))
+
+
+def the(evaluations: Sequence[Evaluation]) -> Evaluation:
+    assert len(evaluations) == 1
+    return evaluations[0]
+
+
+def target(evaluation: Evaluation, which: Target = AGE) -> TargetEvaluation:
+    return next(t for t in evaluation.targets if t.target == which)
+
+
+def finals(into: Engine, until: int, *, since: int, every: int = S // 5) -> list[Evaluation]:
+    """Final evaluations while the clock runs."""
+    found = []
+    for now in range(since, until + 1, every):
+        found += [e for e in into.advance(now) if e.final]
+    return found
+
+
+def serve(
+    into: Engine,
+    service: Service,
+    since: int,
+    until: int,
+    values: Sequence[int] = EVEN,
+    *,
+    every: int = S // 5,
+) -> list[Evaluation]:
+    """Evaluations while a service answers `values` rows an interval and reports on time."""
+    found: list[Evaluation] = []
+    for now in range(since + every, until + 1, every):
+        service.rows(values)
+        send(into, service.report(now), now=now)
+        found += into.advance(now)
+    return found

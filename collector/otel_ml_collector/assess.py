@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml import semconv
 from otel_ml.histogram import Histogram
 
@@ -43,13 +44,13 @@ class View:
     """Column of the first cell of each slot, by the slot's offset."""
 
     @classmethod
-    def of(cls, model: Monitored, panes: Panes, start: int, end: int) -> View:
-        """What the panes hold of a model."""
+    def of(cls, model: Monitored, panes: Panes, start: int, end: int, *, width: int) -> View:
+        """What the panes hold of a model, in panes of `width` (ns)."""
         slots = list(model.slots())
         ends = np.cumsum([slot.length for slot in slots]).tolist()
         cells = np.concatenate([np.arange(slot.offset, slot.offset + slot.length) for slot in slots])
         columns = {slot.offset: last - slot.length for slot, last in zip(slots, ends, strict=True)}
-        starts, matrix = panes.gather(cells, start, end)
+        starts, matrix = panes.gather(cells, start, end, width=width)
         return cls(model, start, end, starts, matrix, columns)
 
     def since(self, start: int) -> View:
@@ -87,10 +88,10 @@ def grown(model: Monitored, panes: Panes, spec: WindowSpec, *, start: int, end: 
 
     If even the longest one has too few, the window as it was.
     """
-    view = View.of(model, panes, start, end)
+    view = View.of(model, panes, start, end, width=spec.coarse_ns)
     if int(view.rows().sum()) >= min_rows:
         return view
-    longest = View.of(model, panes, start + spec.length_ns - spec.reach_ns, end)
+    longest = View.of(model, panes, start + spec.length_ns - spec.reach_ns, end, width=spec.coarse_ns)
     rows = longest.rows()
     while start > longest.start:
         start -= spec.step_ns
@@ -183,7 +184,7 @@ def _sides(reference: ReferenceTarget, group: Group, view: View) -> tuple[Side, 
 def _numeric(
     known: Histogram, reference: ReferenceTarget, group: Group, view: View, states: Counts | None
 ) -> tuple[Side, Side] | None:
-    """Bounds that hold all of the reference's collapse onto these; else it collapses onto the current ones."""
+    """Bounds that hold all of the reference's collapse onto these; else it collapses onto the current."""
     counted = {
         bounds: panes for bounds, slot in group.histograms.items() if (panes := view.panes(slot)).any()
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml import semconv
 from otel_ml.summary import CategoricalSummary, NumericSummary, Summary
 

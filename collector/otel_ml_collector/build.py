@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+
 from otel_ml.baseline import Baseline
 from otel_ml.errors import BaselineError, ConfigurationError
 

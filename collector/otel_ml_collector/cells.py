@@ -10,6 +10,7 @@ from math import floor, inf, log10
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml import semconv
 
 Counts = NDArray[np.int64]

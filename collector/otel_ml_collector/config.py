@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any, get_args
 
-from otel_ml.errors import ConfigurationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from otel_ml.errors import ConfigurationError
 
 from . import document
 from .document import Document, Path, Problem
@@ -279,15 +281,22 @@ def _baseline_conflicts(baseline: BaselineSources) -> Iterator[tuple[Path, str]]
 
 
 def _exporter_conflicts(exporter: Otlp | OtlpHttp) -> Iterator[tuple[Path, str]]:
-    ca_file = exporter.tls.ca_file
-    if ca_file is not None and not FilePath(ca_file).is_file():
-        yield ("tls", "ca_file"), f"{ca_file} is not a file; give the path of a PEM file"
+    if exporter.tls.ca_file is not None and not _holds_certificates(exporter.tls.ca_file):
+        yield ("tls", "ca_file"), f"{exporter.tls.ca_file} holds no certificates; give the path of a PEM file"
     retry = exporter.retry_on_failure
     if retry.initial_interval > retry.max_interval:
         yield (
             ("retry_on_failure", "initial_interval"),
             f"must not be longer than max_interval, {retry.max_interval:g}s",
         )
+
+
+def _holds_certificates(path: str) -> bool:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:
+        return False
+    return True
 
 
 # --- messages ---------------------------------------------------------------------------------------------

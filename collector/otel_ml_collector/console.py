@@ -11,6 +11,7 @@ from typing import Literal, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml.semconv import STATUSES
 
 from .emit import Judged

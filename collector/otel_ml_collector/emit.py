@@ -13,6 +13,7 @@ from typing import Protocol
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
 from otel_ml import semconv
 from otel_ml.semconv import Metric
 

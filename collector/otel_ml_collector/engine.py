@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml import semconv
 
 from .assess import View, assess, grown
@@ -274,7 +275,11 @@ class Engine:
         return evaluations
 
     def _evaluate(self, start: int, end: int, *, fast: int | None, final: bool) -> list[Evaluation]:
-        models = [model for model in self._groups.models.values() if model.first and model.first <= end]
+        # Whoever expired before this end is left out, however seldom `advance` is called.
+        idle = end - self._window.expiry_ns
+        models = [
+            model for model in self._groups.models.values() if model.first <= end and model.last >= idle
+        ]
         for model in models:
             model.latest = self._evaluate_model(model, start, end, fast=fast, final=final)
         return [model.latest for model in models if model.latest]
@@ -305,12 +310,12 @@ class Engine:
         )
 
     def _short(self, model: Monitored, end: int) -> View | None:
-        """The fast lane; None where it is no shorter than the window."""
-        length = nanoseconds(self._window.fast_length)
-        if length >= self._window.length_ns:
+        """The fast lane up to `end`; None when the window has none."""
+        length = self._window.fast_ns
+        if not length:
             return None
         width = self._window.fine_ns
-        return View.of(model, self._panes, -(-end // width) * width - length, end)
+        return View.of(model, self._panes, -(-end // width) * width - length, end, width=width)
 
     def current(self, now: int) -> tuple[Evaluation, ...]:
         """The latest evaluation of every model that is not idle for too long at `now` (Unix ns)."""

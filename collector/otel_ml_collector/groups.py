@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml import semconv
 
 from .evaluation import Evaluation, ModelKey, Target

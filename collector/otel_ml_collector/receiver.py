@@ -14,11 +14,12 @@ from typing import NoReturn
 
 import grpc
 from grpc import aio
-from otel_ml import semconv
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from otel_ml import semconv
 
 from .decode import DecodeLimits
 from .health import HealthServicer, register_health

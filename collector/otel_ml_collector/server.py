@@ -10,8 +10,9 @@ from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from otel_ml.errors import ConfigurationError
 from starlette.applications import Starlette
+
+from otel_ml.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 128

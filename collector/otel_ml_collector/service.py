@@ -42,6 +42,7 @@ from .window import WindowSpec
 _LOG = logging.getLogger(__name__)
 _R = TypeVar("_R")
 
+_S = 1_000_000_000
 _MAX_MESSAGES = 1000
 """Different messages of the engine that are logged; more would be noise."""
 
@@ -157,7 +158,7 @@ class Service:
 
         self._ready = False
         await asyncio.gather(*(receiver.stop(left() / 2) for receiver in self._receivers.values()))
-        self.tick(export=True)
+        self._last_tick()
         await asyncio.gather(*(exporter.stop(left()) for exporter in self._exporters.values()))
         for console in self._consoles:
             console.stop(min(left(), 0.5))
@@ -193,22 +194,35 @@ class Service:
             batch = build.without_baselines(batch)
         return self._engine.ingest(batch, self._clock()) if len(batch) else {}
 
-    def tick(self, *, export: bool = False) -> None:
-        """Advance the engine to now, and export when it has something new, it is time, or `export` says so.
-
-        A failure is logged and counted: the next tick is another chance.
-        """
+    def tick(self) -> None:
+        """Advance the engine to now, and export when it has something new or it is time."""
         now = self._clock()
-        evaluations = self._guarded("advance", lambda: self._engine.advance(now)) or []
-        self._held |= emit.judged(evaluations)
-        self._guarded("messages", self._say)
-        due = now - self._exported >= round(self._window.refresh * 1e9)
-        if evaluations or due or export:
-            self._exported = now
-            self._guarded("export", lambda: self._export(now))
+        due = now - self._exported >= round(self._window.refresh * _S)
+        if self._advance(now) or due:
+            self._send(now)
         self._guarded("telemetry", self._refresh_own)
 
+    def _last_tick(self) -> None:
+        """Evaluate and export all that was received: nothing will come any more that is worth waiting for."""
+        now, refresh = self._clock(), round(self._window.refresh * _S)
+        # The engine refreshes its numbers at whole multiples of the interval, once the lateness is over.
+        self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
+        self._send(now)
+        self._guarded("telemetry", self._refresh_own)
+
+    def _advance(self, to: int) -> bool:
+        """True when the engine has something new."""
+        evaluations = self._guarded("advance", lambda: self._engine.advance(to)) or []
+        self._held |= emit.judged(evaluations)
+        self._guarded("messages", self._say)
+        return bool(evaluations)
+
+    def _send(self, now: int) -> None:
+        self._exported = now
+        self._guarded("export", lambda: self._export(now))
+
     def _guarded(self, place: str, work: Callable[[], _R]) -> _R | None:
+        """The result of `work`; a failure is logged and counted, and the next tick is another chance."""
         try:
             return work()
         except Exception:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from otel_ml.errors import ConfigurationError
 
 Counts = NDArray[np.int64]
@@ -46,7 +47,7 @@ class WindowSpec:
     refresh: float = 60.0
     """Time between two refreshes of the numbers, while the status waits for the next step."""
     fast_length: float = 3600.0
-    """Length of the fast lane, which can raise the status before the next step."""
+    """Length of the fast lane, which can raise the status at once. A window that is shorter has none."""
     initial_max_age: float = 600.0
     """A cumulative series seen for the first time is counted from its start if that is not longer ago."""
 
@@ -86,6 +87,12 @@ class WindowSpec:
         return 2 * self.length_ns + nanoseconds(self.max_age)
 
     @property
+    def fast_ns(self) -> int:
+        """Length of the fast lane; 0 when there is none, because it would be longer than the window."""
+        fast = nanoseconds(self.fast_length)
+        return fast if fast <= self.length_ns else 0
+
+    @property
     def coarse_ns(self) -> int:
         """Width of the panes that windows are made of: the largest that gives a window `PANES` of them."""
         return _part(self.step_ns, self.length_ns // PANES)
@@ -93,7 +100,7 @@ class WindowSpec:
     @property
     def fine_ns(self) -> int:
         """Width of recent panes: the largest that gives the fast lane `PANES` of them."""
-        return _part(self.coarse_ns, nanoseconds(self.fast_length) // PANES)
+        return _part(self.coarse_ns, self.fast_ns // PANES) if self.fast_ns else self.coarse_ns
 
 
 def nanoseconds(seconds: float) -> int:
@@ -129,7 +136,7 @@ class Panes:
     def __init__(self, spec: WindowSpec) -> None:
         self._fine_ns = spec.fine_ns
         self._coarse_ns = spec.coarse_ns
-        self._fast_ns = nanoseconds(spec.fast_length)
+        self._fast_ns = spec.fast_ns
         self._reach_ns = spec.reach_ns
         self._fine: dict[int, Counts] = {}
         self._coarse: dict[int, Counts] = {}
@@ -146,17 +153,22 @@ class Panes:
             vector = _reserve(self._fine, int(pane), int(cells[here].max()) + 1)
             np.add.at(vector, cells[here], counts[here])
 
-    def gather(self, cells: NDArray[np.int64], start: int, end: int) -> tuple[NDArray[np.int64], Counts]:
+    def gather(
+        self, cells: NDArray[np.int64], start: int, end: int, *, width: int
+    ) -> tuple[NDArray[np.int64], Counts]:
         """Starts (P,) and counts (P, len(cells)) of the panes in (start, end], oldest first.
 
-        Panes that nobody wrote are left out. Exact when `start` and `end` lie on boundaries of panes; a pane
-        that an edge cuts belongs to the window in which it starts.
+        Finer panes are added up to `width`; empty ones are left out. Exact when `start` and `end`
+        lie on boundaries of panes; a pane that an edge cuts belongs to the window in which it starts.
         """
         found = list(self._between(start, end))
-        starts = np.array([begin for begin, _ in found], np.int64)
-        counts = np.zeros((len(found), len(cells)), np.int64)
-        for row, (_, vector) in zip(counts, found, strict=True):
-            _take(vector, cells, out=row)
+        starts, row = np.unique(
+            np.array([begin // width * width for begin, _ in found], np.int64), return_inverse=True
+        )
+        counts = np.zeros((len(starts), len(cells)), np.int64)
+        for i, (_, vector) in zip(row.tolist(), found, strict=True):
+            known = cells < len(vector)
+            counts[i, known] += vector[cells[known]]
         return starts, counts
 
     def _between(self, start: int, end: int) -> Iterator[tuple[int, Counts]]:
@@ -183,8 +195,10 @@ class Panes:
         """Renumber: cell `cells[i]` becomes cell i, all others are forgotten."""
         for panes in (self._fine, self._coarse):
             for index, vector in panes.items():
+                # A pane is only as long as the last cell that was written in it.
+                known = cells < len(vector)
                 panes[index] = np.zeros(len(cells), np.int64)
-                _take(vector, cells, out=panes[index])
+                panes[index][known] = vector[cells[known]]
 
 
 def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
@@ -197,12 +211,6 @@ def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
         grown[: len(vector)] = vector
         vector = panes[index] = grown
     return vector
-
-
-def _take(vector: Counts, cells: NDArray[np.int64], *, out: Counts) -> None:
-    """Counts of `cells`; a pane is only as long as the last cell that was written in it."""
-    known = cells < len(vector)
-    out[known] = vector[cells[known]]
 
 
 def condense(matrix: Counts) -> Counts:

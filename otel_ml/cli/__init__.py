@@ -14,6 +14,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        missing = MissingDependency(f"the otel-ml command needs {error.name}; install it with: pip install 'otel-ml[cli]'")
+        missing = MissingDependency(
+            f"the otel-ml command needs {error.name}; install it with: pip install 'otel-ml[cli]'"
+        )
         sys.exit(str(missing))
     app()

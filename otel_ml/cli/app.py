@@ -25,8 +25,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001  # the callback prints it
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    version: Annotated[  # the callback prints it
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """OpenTelemetry instrumentation for machine-learning inference."""
@@ -35,7 +36,8 @@ def options(
 @app.command()
 def demo(
     fast: Annotated[
-        bool, typer.Option("--fast", help="Compress the clock: the same 30 simulated hours in about 15 seconds.")
+        bool,
+        typer.Option("--fast", help="Compress the clock: the same 30 simulated hours in about 15 seconds."),
     ] = False,
 ) -> None:
     """Watch drift being found: a model, a collector, and three things that go wrong.

@@ -24,8 +24,8 @@ from .. import pipeline, semconv
 from ..baseline import Baseline
 from . import scrape
 from .scenario import EXPECTED, HOURS, MODEL, NULLS_TO, ROWS_PER_HOUR, VERSION, Scenario
-from .screen import Screen
 from .scrape import Verdict
+from .screen import Screen
 
 HOUR, FAST_HOUR = 1.0, 0.4
 """Seconds that a simulated hour takes."""
@@ -62,10 +62,14 @@ def _run(console: Console, hour: float) -> int:
         path = Path(directory) / f"{MODEL}.baseline.json"
         scenario.baseline().save(path)
         baseline = Baseline.load(path)
-        console.print(f"      {baseline.rows:,} reference rows, {path.stat().st_size / 1024:.0f} KiB of JSON: {path.name}")
+        console.print(
+            f"      {baseline.rows:,} reference rows, {path.stat().st_size / 1024:.0f} KiB of JSON: {path.name}"
+        )
         console.print("[2/4] starting otel-ml-collector in a process of its own")
         with _collector(Path(directory), hour) as ports:
-            console.print(f"      OTLP on 127.0.0.1:{ports['grpc']}, drift on http://127.0.0.1:{ports['prometheus']}/metrics")
+            console.print(
+                f"      OTLP on 127.0.0.1:{ports['grpc']}, drift on http://127.0.0.1:{ports['prometheus']}/metrics"
+            )
             with _telemetry(ports["grpc"], hour) as spans:
                 otel_ml.instrument()
                 otel_ml.register(scenario.model, name=MODEL, version=VERSION, baseline=baseline)
@@ -132,7 +136,9 @@ def _telemetry(port: int, hour: float) -> Iterator[Any]:
 class _Demo:
     """Serves the traffic of the story and watches what the collector says of it."""
 
-    def __init__(self, console: Console, scenario: Scenario, baseline: Baseline, port: int, hour: float) -> None:
+    def __init__(
+        self, console: Console, scenario: Scenario, baseline: Baseline, port: int, hour: float
+    ) -> None:
         self._console = console
         self._scenario = scenario
         self._url = f"http://127.0.0.1:{port}/metrics"
@@ -180,7 +186,11 @@ class _Demo:
 
 
 def _shares(summary: Any) -> list[float]:
-    counts = list(summary.bucket_counts) if summary.kind == "numeric" else list(getattr(summary, "categories", {}).values())
+    counts = (
+        list(summary.bucket_counts)
+        if summary.kind == "numeric"
+        else list(getattr(summary, "categories", {}).values())
+    )
     total = sum(counts) or 1
     return [float(count) / total for count in counts]
 
@@ -203,14 +213,18 @@ def _conclude(console: Console, found: dict[str, list[tuple[float, int]]]) -> in
     console.print("\n[4/4] what was found")
     complete = True
     for expected in EXPECTED:
-        turns = [(hour, status) for hour, status in found.get(expected.feature, []) if status >= expected.status]
+        turns = [
+            (hour, status) for hour, status in found.get(expected.feature, []) if status >= expected.status
+        ]
         early = any(hour < expected.begins for hour, status in found.get(expected.feature, []) if status)
         complete = complete and bool(turns) and not early
         outcome = (
             f"{semconv.STATUSES[turns[0][1]]} at hour {turns[0][0]:.1f}" if turns and not early
             else "found before it began" if early else "NOT found"
         )  # fmt: skip
-        console.print(f"      {expected.feature:<4} {expected.story} (from hour {expected.begins}): [bold]{outcome}[/bold]")
+        console.print(
+            f"      {expected.feature:<4} {expected.story} (from hour {expected.begins}): [bold]{outcome}[/bold]"
+        )
     others = sorted(set(found) - {e.feature for e in EXPECTED} - {"score", "prediction"})
     if others:
         complete = False

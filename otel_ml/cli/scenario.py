@@ -35,7 +35,9 @@ class Expectation:
 
 EXPECTED = (
     Expectation("bmi", "patients grow heavier: the mean drifts up, hour by hour", DRIFT_FROM, 2),
-    Expectation("bp", "a device is replaced: blood pressure now arrives in kPa instead of mmHg", UNIT_FROM, 2),
+    Expectation(
+        "bp", "a device is replaced: blood pressure now arrives in kPa instead of mmHg", UNIT_FROM, 2
+    ),
     Expectation("s5", "an upstream join breaks: a third of the values is null", NULLS_FROM, 1),
 )
 

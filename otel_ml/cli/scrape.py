@@ -49,7 +49,9 @@ def _note(verdict: Verdict, name: str, labels: dict[str, str], value: float) -> 
         verdict.rows = int(value)
     elif name == _label(semconv.DRIFT_REASON.name):
         verdict.reason = labels[_label(semconv.DRIFT_REASON_CODE)]
-    elif name == _label(semconv.DRIFT_STATE_SHARE.name) and labels[_label(semconv.FEATURE_STATE)] == "missing":
+    elif (
+        name == _label(semconv.DRIFT_STATE_SHARE.name) and labels[_label(semconv.FEATURE_STATE)] == "missing"
+    ):
         verdict.missing = value
     elif name == _label(semconv.DRIFT_BIN_SHARE.name):
         verdict.bins.setdefault(labels[_label(semconv.DRIFT_SIDE)], []).append(value)

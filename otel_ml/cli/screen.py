@@ -63,7 +63,9 @@ class Screen:
         self._console = console
         self._hours = hours
         self._reference = reference
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        )
 
     def __enter__(self) -> Screen:
         if self._live is not None:
@@ -99,4 +101,6 @@ class Screen:
     def progress(self, hour: float, rows: int, note: str) -> None:
         """One line of progress where nothing is redrawn."""
         if self._live is None:
-            self._console.print(f"hour {hour:4.0f} of {self._hours}  {rows:,} predictions  {note}", style="dim")
+            self._console.print(
+                f"hour {hour:4.0f} of {self._hours}  {rows:,} predictions  {note}", style="dim"
+            )

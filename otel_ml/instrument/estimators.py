@@ -5,6 +5,7 @@ Copies of an estimator that nobody registered share one model: its version is ma
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -243,3 +244,12 @@ def _baselines(directory: str) -> tuple[Baseline, ...]:
             f"baselines:{directory}", "OTEL_PYTHON_ML_BASELINES=%s holds no *.json file", directory
         )
     return tuple(baseline for baseline in map(load_baseline, files) if baseline is not None)
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that held it does not exist in the child

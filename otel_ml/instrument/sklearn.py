@@ -77,23 +77,26 @@ def _guarded(hook: Callable[[ModuleType, Patches], None], patches: Patches) -> C
 
 
 def _predicting(operation: str, base: type) -> Around:
-    def around(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # a mixin's method can belong to a class that is no estimator
-        observer = _observer(operation, args[0]) if args and isinstance(args[0], base) else None
-        if observer is None:
-            return function(*args, **kwargs)
-        return observer.call(function, args, kwargs, args[1] if len(args) > 1 else _first(kwargs))
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            running = owner.get()
+            if running is not None and not (isinstance(running, Observer) and running.decorated):
+                return function(*args, **kwargs)
+            # a mixin's method can belong to a class that is no estimator
+            observer = _observer(operation, args[0], running) if args and isinstance(args[0], base) else None
+            if observer is None:
+                return function(*args, **kwargs)
+            return observer.call(function, args, kwargs, args[1] if len(args) > 1 else _first(kwargs))
+
+        return call
 
     return around
 
 
-def _observer(operation: str, estimator: Any) -> Observer | None:
-    """What observes this call; None when it is part of another one."""
-    running = owner.get()
-    if running is not None and not (isinstance(running, Observer) and running.decorated):
-        return None
+def _observer(operation: str, estimator: Any, decorated: Observer | None) -> Observer | None:
+    """What observes this call; None when it is part of the call of a decorated function."""
     try:
-        if running is not None and not estimators.is_registered(estimator):
+        if decorated is not None and not estimators.is_registered(estimator):
             return None
         return estimators.observer(estimator, operation)
     except Exception as error:
@@ -105,21 +108,29 @@ def _first(kwargs: dict[str, Any]) -> object:
     return kwargs["X"] if "X" in kwargs else next(iter(kwargs.values()), None)
 
 
-def _suppressing(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    token = owner.set(NOTHING)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        owner.reset(token)
+def _suppressing(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        token = owner.set(NOTHING)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            owner.reset(token)
+
+    return call
 
 
-def _training(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return _suppressing(function, args, kwargs)
-    finally:
-        if args:
-            with _guard.guard("fit"):
-                estimators.forget(args[0])
+def _training(function: Callable[..., Any]) -> Callable[..., Any]:
+    suppressed = _suppressing(function)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return suppressed(*args, **kwargs)
+        finally:
+            if args:
+                with _guard.guard("fit"):
+                    estimators.forget(args[0])
+
+    return call
 
 
 def _arounds(base: type) -> dict[str, Around]:
@@ -175,13 +186,16 @@ def _completing(patch: Callable[[type], None]) -> Around:
     """A class that cloudpickle rebuilds gets its methods after it is made: look again at an instance."""
     seen: weakref.WeakSet[type] = weakref.WeakSet()
 
-    def around(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = function(*args, **kwargs)
-        if type(args[0]) not in seen:
-            seen.add(type(args[0]))
-            with _guard.guard("patch"):
-                patch(type(args[0]))
-        return result
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if type(args[0]) not in seen:
+                seen.add(type(args[0]))
+                with _guard.guard("patch"):
+                    patch(type(args[0]))
+            return result
+
+        return call
 
     return around
 
@@ -207,12 +221,16 @@ class _Carried:
         return _Carried, (self._task,)  # another process has no part in this process' telemetry
 
 
-def _parallel(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _parallel(function: Callable[..., Any]) -> Callable[..., Any]:
     """A ContextVar does not reach joblib's workers: give every task the observed call it belongs to."""
-    running = owner.get()
-    if running is None or len(args) != 2 or False:
-        return function(*args, **kwargs)
-    return function(args[0], _carried(args[1], running), **kwargs)
+
+    def call(parallel: Any, *args: Any, **kwargs: Any) -> Any:
+        running = owner.get()
+        if running is None or len(args) != 1 or not _is_local(parallel):
+            return function(parallel, *args, **kwargs)
+        return function(parallel, _carried(args[0], running), **kwargs)
+
+    return call
 
 
 def _is_local(parallel: Any) -> bool:

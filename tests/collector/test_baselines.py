@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from otel_ml import semconv
-from otel_ml.baseline import Baseline
 from pointbatches import BOUNDS, P, S, reference, series
 
+from otel_ml import semconv
+from otel_ml.baseline import Baseline
 from otel_ml_collector.baselines import Baselines, Reference, from_file
 from otel_ml_collector.evaluation import ModelKey, Target
 from otel_ml_collector.groups import resolve
@@ -129,7 +129,7 @@ def test_the_newest_named_baseline_is_the_reference() -> None:
 
 
 def test_a_file_is_converted_completely() -> None:
-    """Bounds, counts, categories and states as they stand in the file; scores and predictions without states."""
+    """Bounds, counts, categories and states as in the file; scores and predictions without states."""
     baseline = churn()
     made = from_file(baseline)
     assert (made.id, made.rows) == (baseline.id, 600)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from otel_ml.errors import ConfigurationError
 
+from otel_ml.errors import ConfigurationError
 from otel_ml_collector.config import DEFAULT, Config, load, parse
 from otel_ml_collector.fields import Address
 from otel_ml_collector.settings import Debug, Otlp, OtlpHttp, Prometheus
@@ -62,6 +63,13 @@ def test_the_example_file_is_valid():
     """The example that ships can be run as it is."""
     config = load(str(EXAMPLE), {})
     assert isinstance(config.exporters["otlp"], Otlp)
+
+
+def test_the_configuration_in_the_readme_is_valid():
+    """What the collector's README shows can be copied."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)
+    (whole,) = [block for block in blocks if "ml_drift" in block]
+    assert isinstance(read(whole).exporters["otlp"], Otlp)
 
 
 def test_a_protocol_without_a_body_is_on_and_one_that_is_not_named_is_off():
@@ -231,6 +239,16 @@ def test_tls_is_on_unless_the_endpoint_or_the_key_says_otherwise(endpoint, insec
     ).exporters["otlp"]
     assert isinstance(exporter, Otlp)
     assert exporter.secure() is secure
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_ca_file_must_hold_certificates(tmp_path, content):
+    """Found out at the start, not when the first request is sent."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    found = problems(with_exporter(f"otlp: {{endpoint: 'b:1', tls: {{ca_file: {path}}}}}"))
+    assert "holds no certificates" in found["exporters.otlp.tls.ca_file"]
 
 
 @pytest.mark.parametrize("endpoint", ["b", "b:0", ":4317", "ftp://b:1", "b:99999", "b:1/path"])

@@ -6,10 +6,10 @@ from math import erf, isfinite, sqrt
 
 import numpy as np
 import pytest
-from otel_ml import semconv
-from otel_ml.errors import BoundsMismatch
 from scipy import stats
 
+from otel_ml import semconv
+from otel_ml.errors import BoundsMismatch
 from otel_ml_collector import cells
 from otel_ml_collector.drift import DriftResult, Policy, Side, align, compare
 

@@ -10,9 +10,9 @@ from math import inf, nan
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from otel_ml import semconv
 from prometheus_client.parser import text_string_to_metric_families
 
+from otel_ml import semconv
 from otel_ml_collector import console, emit, scrape
 from otel_ml_collector.drift import Policy
 from otel_ml_collector.emit import Sample

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from otel_ml import semconv
 from pointbatches import S, series
 
+from otel_ml import semconv
 from otel_ml_collector.points import CUMULATIVE, DELTA
 from otel_ml_collector.streams import Points, Streams, ragged
 
@@ -211,8 +211,8 @@ def test_two_cumulative_writers_with_one_identity_do_not_corrupt_each_other() ->
 def test_streams_do_not_touch_each_other() -> None:
     """Features and pods have a state each, however their points interleave."""
     found, _ = applied(
-        Sent(1, 10, [1, 1]), Sent(1, 10, [5, 5, 5], pod="b", shape=2), Sent(1, 20, [6, 5, 9], pod="b", shape=2),
-        Sent(1, 20, [2, 9]), Sent(1, 20, [7], feature="plan", shape=0),
+        Sent(1, 10, [1, 1]), Sent(1, 10, [5, 5, 5], pod="b", shape=2), Sent(1, 20, [2, 9]),
+        Sent(1, 20, [6, 5, 9], pod="b", shape=2), Sent(1, 20, [7], feature="plan", shape=0),
     )  # fmt: skip
     assert found == [(10, [1, 1]), (10, [5, 5, 5]), (20, [1, 0, 4]), (20, [1, 8]), (20, [7])]
 

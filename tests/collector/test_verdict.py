@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from otel_ml import semconv
 
+from otel_ml import semconv
 from otel_ml_collector.drift import DriftResult, Policy, Side, compare
 from otel_ml_collector.evaluation import Target
 from otel_ml_collector.verdict import Held, Verdict, judge

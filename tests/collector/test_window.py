@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from otel_ml.errors import ConfigurationError
 from pointbatches import HOUR, S
 
+from otel_ml.errors import ConfigurationError
 from otel_ml_collector.window import PANES, Panes, WindowSpec, condense, steps_between
 
 
@@ -17,7 +17,7 @@ def add(panes: Panes, time: int, *counts: int) -> None:
 
 
 def total(panes: Panes, start: int, end: int, cells: int = 1) -> list[int]:
-    _, matrix = panes.gather(np.arange(cells), start, end)
+    _, matrix = panes.gather(np.arange(cells), start, end, width=1)
     return matrix.sum(axis=0).tolist()  # type: ignore[no-any-return]
 
 
@@ -39,7 +39,18 @@ def test_panes_divide_windows_of_any_size(length: float, step: float, fast: floa
     assert spec.coarse_ns % spec.fine_ns == 0
     assert spec.length_ns // spec.coarse_ns >= PANES
     assert spec.length_ns // spec.coarse_ns < 4 * PANES or spec.coarse_ns == spec.step_ns
-    assert spec.fine_ns * PANES <= max(fast * 1e9, spec.fine_ns)
+    assert spec.fine_ns * PANES <= fast * 1e9 or spec.fine_ns == spec.coarse_ns
+
+
+def test_a_fast_lane_longer_than_the_window_costs_nothing() -> None:
+    """It has no effect, so no fine panes are kept for it."""
+    spec = WindowSpec(length=2, step=0.5, fast_length=3600)
+    assert (spec.fast_ns, spec.fine_ns) == (0, spec.coarse_ns)
+    panes = Panes(spec)
+    for k in range(1, 2000):
+        add(panes, k * S // 5, 1)
+        panes.roll(k * S // 5)
+    assert len(panes) < spec.reach_ns // spec.coarse_ns + 100
 
 
 def test_a_tumbling_window_steps_by_its_length() -> None:
@@ -107,8 +118,21 @@ def test_gathered_panes_are_in_the_order_of_time() -> None:
     for second in range(20):
         add(panes, second * S + 1, second)
     panes.roll(20 * S)
-    starts, matrix = panes.gather(np.array([0]), 0, 20 * S)
+    starts, matrix = panes.gather(np.array([0]), 0, 20 * S, width=S)
     assert (starts // S).tolist() == matrix[:, 0].tolist() == list(range(20))
+
+
+def test_fine_panes_are_gathered_as_wide_as_coarse_ones() -> None:
+    """How finely the newest rows are kept does not show in a window's panes."""
+    spec = WindowSpec(length=24, step=1, max_age=24, fast_length=1)
+    panes = Panes(spec)
+    for k in range(240):
+        add(panes, k * S // 10 + 1, 1)
+    panes.roll(24 * S)
+    starts, matrix = panes.gather(np.array([0]), 0, 24 * S, width=spec.coarse_ns)
+    assert (starts // S).tolist() == list(range(24))
+    assert matrix[:, 0].tolist() == [10] * 24
+    assert len(panes.gather(np.array([0]), 23 * S, 24 * S, width=spec.fine_ns)[0]) == 10
 
 
 def test_keeping_cells_renumbers_them_in_every_pane() -> None:

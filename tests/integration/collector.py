@@ -24,7 +24,7 @@ DELTA, CUMULATIVE = 1, 2
 class Collector:
     """`python -m otel_ml_collector` for the length of a `with` block.
 
-    It is stopped with SIGTERM at the end unless it ended before; `returncode`, `stdout` and `stderr` are known then.
+    SIGTERM stops it at the end, unless it ended before; then `returncode`, `stdout` and `stderr` are known.
     """
 
     def __init__(

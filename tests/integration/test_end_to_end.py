@@ -141,9 +141,14 @@ def collector(directory: Path, exporter: str) -> Iterator[dict[str, int]]:
         assert process.returncode == 0, errors
 
 
-def serve(directory: Path, parts: list[np.ndarray], ports: dict[str, int], protocol: str, temporality: str) -> None:
+def serve(
+    directory: Path, parts: list[np.ndarray], ports: dict[str, int], protocol: str, temporality: str
+) -> None:
     """One model process for each part, all at once; waits for them."""
-    endpoint = {"grpc": f"http://127.0.0.1:{ports['grpc']}", "http/protobuf": f"http://127.0.0.1:{ports['http']}"}
+    endpoint = {
+        "grpc": f"http://127.0.0.1:{ports['grpc']}",
+        "http/protobuf": f"http://127.0.0.1:{ports['http']}",
+    }
     environment = {
         **os.environ,
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint[protocol],
@@ -158,7 +163,9 @@ def serve(directory: Path, parts: list[np.ndarray], ports: dict[str, int], proto
         np.save(directory / f"rows{i}.npy", part)
         command = [sys.executable, str(Path(__file__).with_name("model_process.py"))]
         arguments = [str(directory / f"rows{i}.npy"), str(directory / "credit.baseline.json")]
-        processes.append(subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True))
+        processes.append(
+            subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+        )
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
@@ -181,13 +188,20 @@ def gauges(requests: list[Any]) -> dict[tuple[str, str, str], float]:
 
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_drift_at_the_backend_is_the_drift_of_the_rows(tmp_path: Path, protocol: str, temporality: str) -> None:
+def test_drift_at_the_backend_is_the_drift_of_the_rows(
+    tmp_path: Path, protocol: str, temporality: str
+) -> None:
     """Two senders, either protocol, either temporality: PSI to 1e-9 on the same cells, KS inside its interval."""
     rng = np.random.default_rng(42)
     trained, served = draw(rng, 5_000, 0.0), draw(rng, ROWS, 0.6)
     scores = {name: 1 / (1 + np.exp(-X[:, 0] / 10)) for name, X in (("trained", trained), ("served", served))}
     baseline = Baseline.fit(
-        trained, model="credit", version="7", features=FEATURES, categorical=["region"], scores=scores["trained"]
+        trained,
+        model="credit",
+        version="7",
+        features=FEATURES,
+        categorical=["region"],
+        scores=scores["trained"],
     )
     baseline.save(tmp_path / "credit.baseline.json")
     file = json.loads((tmp_path / "credit.baseline.json").read_text())
@@ -211,10 +225,16 @@ def test_drift_at_the_backend_is_the_drift_of_the_rows(tmp_path: Path, protocol:
         assert reference == feature["bucket_counts"]
         current = bucket_counts(after, feature["bounds"])
         cells = cells_of(reference)
-        expected = psi_of(*[[sum(counts[i] for i in cell) for cell in cells] for counts in (reference, current)])
+        expected = psi_of(
+            *[[sum(counts[i] for i in cell) for cell in cells] for counts in (reference, current)]
+        )
         assert arrived["ml.drift.psi", name, ""] == pytest.approx(expected, abs=1e-9)
         exact = ks_2samp(before, after).statistic
-        assert arrived["ml.drift.ks", name, ""] - 1e-12 <= exact <= arrived["ml.drift.ks.upper", name, ""] + 1e-12
+        assert (
+            arrived["ml.drift.ks", name, ""] - 1e-12
+            <= exact
+            <= arrived["ml.drift.ks.upper", name, ""] + 1e-12
+        )
         missing = sum(math.isnan(v) for v in served[:, j].tolist()) / ROWS
         assert arrived["ml.drift.state.share", name, "missing"] == pytest.approx(missing, abs=1e-12)
         infinite = sum(math.isinf(v) for v in served[:, j].tolist()) / ROWS
@@ -224,5 +244,9 @@ def test_drift_at_the_backend_is_the_drift_of_the_rows(tmp_path: Path, protocol:
     expected = psi_of(*[[counts[c] for c in (1.0, 2.0, 3.0, 4.0)] for counts in named])
     assert arrived["ml.drift.psi", "region", ""] == pytest.approx(expected, abs=1e-9)
     exact = ks_2samp(*[s[np.isfinite(s)] for s in scores.values()]).statistic
-    assert arrived["ml.drift.ks", "score", ""] - 1e-12 <= exact <= arrived["ml.drift.ks.upper", "score", ""] + 1e-12
+    assert (
+        arrived["ml.drift.ks", "score", ""] - 1e-12
+        <= exact
+        <= arrived["ml.drift.ks.upper", "score", ""] + 1e-12
+    )
     assert arrived["ml.drift.window.rows", "score", ""] == ROWS

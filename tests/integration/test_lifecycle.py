@@ -20,8 +20,8 @@ from integration.senders import (
     running,
 )
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
-from otel_ml.errors import ConfigurationError
 
+from otel_ml.errors import ConfigurationError
 from otel_ml_collector.health import HealthEndpoint
 from otel_ml_collector.receiver import Receiver, ReceiverLimits
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from itertools import product
 
 from interop.dashboards import load
-from otel_ml import semconv
-from otel_ml.semconv import Metric
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from otel_ml import semconv
+from otel_ml.semconv import Metric
 
 promql = load("_promql")
 

@@ -28,10 +28,10 @@ from interop.exposition import METRICS, QUIET, serve
 from interop.prometheus import Prometheus, eventually, program
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from otel_ml import semconv
-from otel_ml.semconv import Metric
 from prometheus_client import CollectorRegistry
 
+from otel_ml import semconv
+from otel_ml.semconv import Metric
 from otel_ml_collector.emit import Sample
 from otel_ml_collector.scrape import families
 

@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from otel_ml.binning import count, kernel_bounds, ks_error, quantile_bounds
-from otel_ml.histogram import Histogram
 from scipy.stats import ks_2samp
+
+from otel_ml.binning import count, edge_above, edge_below, kernel_bounds, ks_error, quantile_bounds
+from otel_ml.histogram import Histogram
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +48,7 @@ def test_bounds_ascend_are_finite_and_few(values: Floats, b: int) -> None:
     bounds = quantile_bounds(values, b)
     assert np.isfinite(bounds).all()
     assert (np.diff(bounds) > 0).all()
-    assert len(bounds) <= 2 * b
+    assert len(bounds) <= 2 * b - 1
 
 
 @given(samples, buckets)
@@ -116,3 +117,13 @@ def test_collapsed_counts_are_those_counted_on_the_fewer_bounds(
     onto = bounds[np.array(chosen, dtype=bool)]
     fine = Histogram(bounds, count(reference, bounds))
     assert Histogram(onto, count(reference, onto)) == fine.collapse(onto)
+
+
+@given(st.floats(-(2.0**126), 2.0**126, width=32))
+@settings(max_examples=200, deadline=None)
+def test_edges_are_the_last_of_their_float32_neighbourhood(value: float) -> None:
+    """One float64 further rounds to another float32; zero has the smallest normal number under it."""
+    above, below, single = edge_above(value), edge_below(value), np.float32(value)
+    assert np.float32(above) == single < np.float32(np.nextafter(above, np.inf))
+    assert np.float32(below) < single
+    assert value == 0 or np.float32(np.nextafter(below, np.inf)) == single

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from instrumented import Spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
 from support import Points, by_name
 
+import otel_ml
 from otel_ml import Baseline, pipeline
+
 
 @pytest.fixture
 def reader() -> InMemoryMetricReader:
@@ -39,6 +41,14 @@ def spans() -> InMemorySpanExporter:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     pipeline.use(tracer_provider=provider)
     return exporter
+
+
+@pytest.fixture
+def instrumented(spans: InMemorySpanExporter) -> Iterator[Spans]:
+    """scikit-learn instrumented for the time of the test."""
+    otel_ml.instrument()
+    yield Spans(spans)
+    otel_ml.uninstrument()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+
 from otel_ml.baseline import Baseline, CategoricalSummary, NumericSummary, OpaqueSummary
 from otel_ml.errors import BaselineError, BoundsMismatch
 from otel_ml.semconv import STATES
@@ -100,7 +101,7 @@ def test_quantiles_invert_the_distribution_function() -> None:
     assert quantiles.tolist() == np.quantile(values, np.linspace(0, 1, 100), method="inverted_cdf").tolist()
     assert numeric(fitted(quantiles=False), "age").quantiles is None
     large = Baseline.fit({"x": np.arange(5000.0)}, model="m", version="1")
-    assert len(numeric(large, "x").quantiles or ()) == 201
+    assert np.shape(numeric(large, "x").quantiles) == (201,)
 
 
 def test_a_value_is_out_of_range_beyond_the_spread_of_training() -> None:
@@ -532,15 +533,16 @@ def test_a_wrong_file_is_refused_by_file_key_and_way_out(
 @pytest.mark.parametrize("text", ["", "{", "[1]", "NaN", "null", "[" * 100_000, '{"schema": 1, "rows": NaN}'])
 def test_what_is_no_baseline_is_refused(text: str) -> None:
     """Half a file, another file, a file made to break the parser."""
-    with pytest.raises(BaselineError, match="baseline 'x.json'"):
+    with pytest.raises(BaselineError, match=r"baseline 'x\.json'"):
         Baseline.from_json(text, source="x.json")
 
 
 def test_a_nan_in_a_file_is_refused() -> None:
     """Python's JSON reader takes NaN; a baseline does not."""
-    text = fitted().to_json().replace('"mean": ', '"mean": NaN, "x": ', 1)
-    with pytest.raises(BaselineError):
-        Baseline.from_json(text)
+    content = json.loads(fitted().to_json())
+    content["features"]["age"]["mean"] = float("nan")
+    with pytest.raises(BaselineError, match=r"features\.age\.mean must be a finite number, not nan"):
+        Baseline.from_json(json.dumps(content))
 
 
 def test_a_file_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:

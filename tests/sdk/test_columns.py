@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+
 from otel_ml.columns import Table, aligned, categories, category, is_numeric, numbers, table
 
 AGES = [31, 47, 52]

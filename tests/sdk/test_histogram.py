@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from otel_ml.errors import BoundsMismatch
 from otel_ml.histogram import Histogram
 

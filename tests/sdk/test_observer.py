@@ -7,9 +7,9 @@ import threading
 
 import numpy as np
 import pytest
-from support import select
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
+from support import select
 
 import otel_ml
 from otel_ml import config, pipeline
@@ -51,7 +51,9 @@ def test_exception_is_passed_on_untouched(mode, collect, spans, baseline, traini
 @pytest.mark.parametrize("mode", ["all", "sampled"])
 def test_span_of_one_row(mode, reader, spans, baseline):
     """A single row's span has identity, rows, score and its type, and the name `{operation} {model}`."""
-    observer = Observer(Model("churn", "3", baseline=baseline, system="sklearn", task="classification"), spans=mode)
+    observer = Observer(
+        Model("churn", "3", baseline=baseline, system="sklearn", task="classification"), spans=mode
+    )
     X = np.array([[0.0, -50.0, 1.0]])
     observer.call(lambda X: np.array([[0.25, 0.75]]), (X,), {}, X)
     (span,) = spans.get_finished_spans()
@@ -199,3 +201,12 @@ def test_unknown_span_mode_is_refused():
     """A span mode that does not exist is named with the ones that do."""
     with pytest.raises(otel_ml.ConfigurationError, match="spans='always' is not one of all, sampled, off"):
         Observer(Model("churn", "3"), spans="always")
+
+
+def test_observed_function_survives_cloudpickle(collect, baseline, training):
+    """A decorated function that is sent to another process by value still answers and counts there."""
+    cloudpickle = pytest.importorskip("cloudpickle", reason="pip install cloudpickle")
+    predict = otel_ml.observe(model="churn", version="3", baseline=baseline, spans="off")(lambda X: X[:, 0])
+    copy = cloudpickle.loads(cloudpickle.dumps(predict))
+    assert copy(training).tolist() == training[:, 0].tolist()
+    assert [p.value for p in collect()["ml.inference.rows"]] == [2000]

@@ -29,10 +29,28 @@ def rows(reader):
     return [p.value for p in by_name(reader.get_metrics_data()).get("ml.inference.rows", [])]
 
 
+def add_reader(provider, reader):
+    """Add a reader to a running provider, as SDKs do that can; older ones have no call for it."""
+    consumer = provider._measurement_consumer
+    if hasattr(consumer, "add_metric_reader"):
+        consumer.add_metric_reader(reader)
+    else:
+        from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
+
+        consumer._reader_storages[reader] = MetricReaderStorage(
+            consumer._sdk_config, reader._instrument_class_temporality, reader._instrument_class_aggregation
+        )
+    reader._set_collect_callback(consumer.collect)
+
+
 def run(program: str) -> dict:
     """Run `program` in a fresh interpreter and return the JSON that it prints last."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -86,11 +104,7 @@ def test_reader_added_later_gets_everything_on_its_first_collection(baseline, tr
     predict(training)
     assert rows(first) == [2000]
     late = InMemoryMetricReader()
-    if not hasattr(provider, "add_metric_reader"):
-        provider._measurement_consumer.add_metric_reader(late)
-        late._set_collect_callback(provider._measurement_consumer.collect)
-    else:
-        provider.add_metric_reader(late)
+    add_reader(provider, late)
     predict(training)
     assert rows(late) == [4000]
     assert rows(first) == [4000]
@@ -189,7 +203,9 @@ def test_baseline_on_the_wire_is_the_file(collect, baseline, training):
     assert list(point.bucket_counts) == summary.bucket_counts.tolist()
     assert point.start_time_unix_nano == int(baseline.created_at.timestamp() * 1e9)
     categories = select(points["ml.baseline.categories"], ml__feature__name="c")
-    assert {p.attributes["ml.feature.category"]: p.value for p in categories} == dict(baseline.features["c"].categories)
+    assert {p.attributes["ml.feature.category"]: p.value for p in categories} == dict(
+        baseline.features["c"].categories
+    )
 
 
 def test_baseline_can_be_kept_home(monkeypatch, collect_factory, baseline, training):
@@ -293,8 +309,7 @@ def test_without_a_reader_calls_are_only_counted_after_a_minute(monkeypatch, bas
     predict(training)
     assert "nobody has collected metrics for 60 seconds" in caplog.text
     reader = InMemoryMetricReader()
-    provider._measurement_consumer.add_metric_reader(reader)
-    reader._set_collect_callback(provider._measurement_consumer.collect)
+    add_reader(provider, reader)
     points = by_name(reader.get_metrics_data())
     assert [p.value for p in points["ml.inference.rows"]] == [4000]
     assert [(p.attributes["reason"], p.value) for p in points["otel_ml.dropped"]] == [("no_reader", 1)]

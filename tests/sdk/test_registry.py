@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from otel_ml import Baseline, BaselineError, ConfigurationError, config, registry
-from otel_ml.registry import fingerprint, lookup, register
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from otel_ml import Baseline, BaselineError, ConfigurationError, config, registry
+from otel_ml.registry import fingerprint, lookup, register
 
 X = np.random.default_rng(0).normal(size=(40, 2))
 y = (X[:, 0] > 0).astype(int)

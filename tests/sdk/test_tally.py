@@ -26,7 +26,9 @@ def count(baseline, *inputs, names=None):
     pipeline.reset()
     reader = InMemoryMetricReader()
     pipeline.use(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
-    predict = observe(model="churn", version="3", baseline=baseline, features=names, spans="off")(lambda X: None)
+    predict = observe(model="churn", version="3", baseline=baseline, features=names, spans="off")(
+        lambda X: None
+    )
     for rows in inputs:
         predict(rows)
     return by_name(reader.get_metrics_data())
@@ -107,7 +109,9 @@ def test_every_form_of_one_row(baseline, row):
 
 
 values = st.one_of(
-    st.floats(-80, 80), st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 1e300, -1e300, 5e-324]), st.just(-50.0)
+    st.floats(-80, 80),
+    st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 1e300, -1e300, 5e-324]),
+    st.just(-50.0),
 )
 
 
@@ -123,7 +127,13 @@ def test_counts_equal_a_brute_force_count(baseline, rows, calls):
         finite = [v for v in X[:, j] if np.isfinite(v)]
         assert buckets(points, name) == brute_force(summary.bounds, finite)
         expected = Counter(
-            "missing" if v != v else "non_finite" if np.isinf(v) else "ok" if low <= v <= high else "out_of_range"
+            "missing"
+            if v != v
+            else "non_finite"
+            if np.isinf(v)
+            else "ok"
+            if low <= v <= high
+            else "out_of_range"
             for v in X[:, j]
         )
         assert states(points, name) == expected
@@ -165,7 +175,9 @@ def test_unseen_category(baseline):
 
 def test_missing_column(baseline, caplog):
     """A column of the baseline that the input lacks counts as missing, once said and always counted."""
-    points = count(baseline, pd.DataFrame({"a": [0.0] * 4, "c": [1] * 4}), pd.DataFrame({"a": [0.0], "c": [1]}))
+    points = count(
+        baseline, pd.DataFrame({"a": [0.0] * 4, "c": [1] * 4}), pd.DataFrame({"a": [0.0], "c": [1]})
+    )
     assert states(points, "b") == {"missing": 5}
     (violation,) = points["otel_ml.schema.violations"]
     assert (violation.attributes["reason"], violation.attributes["ml.feature.name"]) == ("missing", "b")
@@ -177,7 +189,9 @@ def test_missing_column(baseline, caplog):
 def test_extra_and_renamed_columns(baseline, caplog):
     """A renamed column is one missing and one extra; the extra one is not recorded."""
     points = count(baseline, pd.DataFrame({"a": [0.0], "B": [-50.0], "c": [1]}))
-    found = {(p.attributes["reason"], p.attributes["ml.feature.name"]) for p in points["otel_ml.schema.violations"]}
+    found = {
+        (p.attributes["reason"], p.attributes["ml.feature.name"]) for p in points["otel_ml.schema.violations"]
+    }
     assert found == {("missing", "b"), ("extra", "B")}
     assert not select(points["ml.feature.observations"], ml__feature__name="B")
 
@@ -186,7 +200,9 @@ def test_retyped_column(baseline, caplog):
     """Text where the baseline has numbers counts as type_mismatch."""
     points = count(baseline, pd.DataFrame({"a": ["low", "high"], "b": [-50.0, -51.0], "c": [1, 1]}))
     assert states(points, "a") == {"type_mismatch": 2}
-    assert "feature 'a' is a number in the baseline; values that are none count as type_mismatch" in caplog.text
+    assert (
+        "feature 'a' is a number in the baseline; values that are none count as type_mismatch" in caplog.text
+    )
 
 
 def test_wrong_width(baseline, caplog):
@@ -229,3 +245,12 @@ def test_positional_input_skips_excluded_columns():
     points = count(reference, X)
     assert buckets(points, "a") == reference.features["a"].bucket_counts.tolist()
     assert not select(points["ml.feature.observations"], ml__feature__name="id")
+
+
+def test_booleans_in_a_matrix_of_numbers():
+    """A column trained as booleans and served as 1.0 and 0.0 is not unseen."""
+    frame = pd.DataFrame({"a": np.linspace(-1, 1, 1000), "paid": [True, False] * 500})
+    reference = Baseline.fit(frame, model="m", version="1")
+    points = count(reference, frame.to_numpy(dtype=float))
+    assert categories(points, "paid") == {"true": 500, "false": 500}
+    assert states(points, "paid") == {"ok": 1000}

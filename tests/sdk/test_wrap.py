@@ -12,22 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from otel_ml import ConfigurationError, _guard, config, observe, pipeline, suppress
+
+from otel_ml import ConfigurationError, _guard, config, observe, suppress
 from otel_ml.observer import Observer
 
 churn = functools.partial(observe, "churn", "3")
-
-
-@pytest.fixture
-def spans() -> InMemorySpanExporter:
-    """The spans that were made."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    pipeline.use(tracer_provider=provider)
-    return exporter
 
 
 @pytest.fixture
