@@ -252,10 +252,11 @@ def _read_numeric(node: Node, name: str) -> NumericSummary:
     bounds = node.child("bounds").numbers(MOST_BOUNDS)
     if np.any(np.diff(bounds) <= 0):
         node.child("bounds").fail("must ascend strictly")
+    moments: dict[str, Any] = {key: node.child(key).number() for key in _MOMENTS}
     summary = NumericSummary(
         name=name,
         **common,
-        **{key: node.child(key).number() for key in _MOMENTS},
+        **moments,
         bounds=bounds,
         bucket_counts=node.child("bucket_counts").counts(MOST_BOUNDS + 1, exactly=len(bounds) + 1),
         allowed=node.get("allowed", _read_allowed),

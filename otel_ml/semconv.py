@@ -83,7 +83,7 @@ ROLES = ("live", "shadow", "canary")
 STATUSES = ("ok", "warning", "drifted")
 """`ml.drift.status` is the index into this tuple."""
 
-DURATION_BOUNDS = tuple(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)) + (10.0,)
+DURATION_BOUNDS = (*(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)), 10.0)
 """Bounds of `ml.inference.duration` in seconds: 1-2-5 steps from 10 µs to 10 s."""
 
 ATTRIBUTES = {

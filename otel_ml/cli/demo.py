@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 import otel_ml
@@ -23,9 +24,9 @@ import otel_ml
 from .. import pipeline, semconv
 from ..baseline import Baseline
 from . import scrape
-from .scenario import EXPECTED, HOURS, MODEL, NULLS_TO, ROWS_PER_HOUR, VERSION, Scenario
+from .scenario import EXPECTED, HOURS, MODEL, ROWS_PER_HOUR, VERSION, Expectation, Scenario
 from .scrape import Verdict
-from .screen import Screen
+from .screen import Screen, table
 
 HOUR, FAST_HOUR = 1.0, 0.4
 """Seconds that a simulated hour takes."""
@@ -43,6 +44,9 @@ exporters: {{prometheus: {{endpoint: "127.0.0.1:0"}}}}
 service: {{pipelines: {{metrics: {{receivers: [otlp], processors: [ml_drift], exporters: [prometheus]}}}}}}
 """
 WINDOW_HOURS = 6
+
+Turns = dict[str, list[tuple[float, int]]]
+"""By target: the simulated hours at which its status turned, and to what."""
 
 
 def run(*, fast: bool = False) -> int:
@@ -120,7 +124,7 @@ def _telemetry(port: int, hour: float) -> Iterator[Any]:
 
     resource = Resource.create({"service.name": "triage-api"})
     exporter = OTLPMetricExporter(endpoint=f"127.0.0.1:{port}", insecure=True)
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=hour * 500)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=hour * 250)
     meters, tracers = MeterProvider([reader], resource=resource), TracerProvider(resource=resource)
     spans = InMemorySpanExporter()
     tracers.add_span_processor(SimpleSpanProcessor(spans))
@@ -143,61 +147,50 @@ class _Demo:
         self._scenario = scenario
         self._url = f"http://127.0.0.1:{port}/metrics"
         self._hour = hour
-        self._statuses: dict[str, int] = {}
-        self._found: dict[str, list[tuple[float, int]]] = {}
         self._rows = 0
         self._verdicts: dict[str, Verdict] = {}
+        self._turns: Turns = {}
         self._reference = {name: _shares(summary) for name, summary in baseline.features.items()}
 
-    def serve(self, spans: Any) -> dict[str, list[tuple[float, int]]]:
-        """Thirty simulated hours; returns by target the hours at which its status turned, and to what."""
+    def serve(self, spans: Any) -> Turns:
+        """Thirty simulated hours; what turned when."""
         self._console.print(f"[3/4] serving {HOURS} simulated hours, {ROWS_PER_HOUR} rows each\n")
-        started, printed = time.monotonic(), -1
+        started, quarter = time.monotonic(), -1
         with Screen(self._console, HOURS, self._reference) as screen:
-            while (hour := (time.monotonic() - started) / self._hour) < HOURS:
-                self._request(hour)
-                if self._rows == BATCH:
+            while (hour := self._rows / ROWS_PER_HOUR) < HOURS:
+                self._scenario.model.predict_proba(self._scenario.traffic(hour, BATCH))
+                self._rows += BATCH
+                if self._rows == 2 * BATCH:
                     _show_span(self._console, spans)
-                if int(hour * 4) != printed:
-                    printed = int(hour * 4)
-                    self._watch(hour, screen)
-                    if printed % 20 == 0:
-                        screen.progress(hour, self._rows, _note(hour))
-                self._pace(started)
-        return self._found
+                if int(hour * 4) != quarter:
+                    quarter = int(hour * 4)
+                    self._watch(hour, quarter, screen)
+                time.sleep(max(0.0, started + hour * self._hour - time.monotonic()))
+            self._watch(HOURS, -1, screen)
+        self._console.print(table(self._verdicts, self._reference))
+        return self._turns
 
-    def _request(self, hour: float) -> None:
-        self._scenario.model.predict_proba(self._scenario.traffic(hour, BATCH))
-        self._rows += BATCH
-
-    def _pace(self, started: float) -> None:
-        due = started + self._rows / ROWS_PER_HOUR * self._hour
-        time.sleep(max(0.0, due - time.monotonic()))
-
-    def _watch(self, hour: float, screen: Screen) -> None:
+    def _watch(self, hour: float, quarter: int, screen: Screen) -> None:
+        for expected in EXPECTED:
+            if quarter == 4 * expected.begins:
+                screen.tell(hour, f"from now on: {expected.story}")
+        if quarter % 20 == 0:
+            screen.progress(hour, self._rows)
         self._verdicts = scrape.read(self._url)
         for name, verdict in self._verdicts.items():
-            status = verdict.status or 0
-            if status != self._statuses.get(name, 0):
-                self._statuses[name] = status
-                self._found.setdefault(name, []).append((hour, status))
+            turns, status = self._turns.setdefault(name, []), verdict.status or 0
+            if status != (turns[-1][1] if turns else 0):
+                turns.append((hour, status))
                 screen.turned(hour, name, verdict)
-        screen.update(hour, _note(hour), self._rows, self._verdicts)
+        screen.update(hour, self._rows, self._verdicts)
 
 
 def _shares(summary: Any) -> list[float]:
-    counts = (
-        list(summary.bucket_counts)
-        if summary.kind == "numeric"
-        else list(getattr(summary, "categories", {}).values())
-    )
-    total = sum(counts) or 1
-    return [float(count) / total for count in counts]
-
-
-def _note(hour: float) -> str:
-    stories = [e.story for e in EXPECTED if e.begins <= hour and not (e.feature == "s5" and hour >= NULLS_TO)]
-    return "; ".join(stories) or "all is well"
+    """Shares of the reference in about ten cells, for bars."""
+    numeric = summary.kind == "numeric"
+    counts = np.asarray(summary.bucket_counts if numeric else list(summary.categories.values()), dtype=float)
+    counts = np.add.reduceat(counts, range(0, len(counts), -(-len(counts) // 10)))
+    return [float(count) for count in counts / max(counts.sum(), 1.0)]
 
 
 def _show_span(console: Console, spans: Any) -> None:
@@ -209,37 +202,44 @@ def _show_span(console: Console, spans: Any) -> None:
     console.print()
 
 
-def _conclude(console: Console, found: dict[str, list[tuple[float, int]]]) -> int:
+def _conclude(console: Console, turns: Turns) -> int:
+    """Say what was found and what to do next; 0 when it is the story, the whole story and nothing else."""
     console.print("\n[4/4] what was found")
     complete = True
     for expected in EXPECTED:
-        turns = [
-            (hour, status) for hour, status in found.get(expected.feature, []) if status >= expected.status
-        ]
-        early = any(hour < expected.begins for hour, status in found.get(expected.feature, []) if status)
-        complete = complete and bool(turns) and not early
-        outcome = (
-            f"{semconv.STATUSES[turns[0][1]]} at hour {turns[0][0]:.1f}" if turns and not early
-            else "found before it began" if early else "NOT found"
-        )  # fmt: skip
-        console.print(
-            f"      {expected.feature:<4} {expected.story} (from hour {expected.begins}): [bold]{outcome}[/bold]"
-        )
-    others = sorted(set(found) - {e.feature for e in EXPECTED} - {"score", "prediction"})
-    if others:
-        complete = False
-        console.print(f"      false alarms: {', '.join(others)}", style="red")
-    if complete:
-        console.print(_NEXT)
-    return 0 if complete else 1
+        found, right = _outcome(expected, turns.get(expected.feature, []))
+        complete = complete and right
+        console.print(f"      {expected.feature:<4} {expected.story}", soft_wrap=True)
+        console.print(f"           began in hour {expected.begins}: [bold]{found}[/bold]")
+    untouched = set(turns) - {expected.feature for expected in EXPECTED} - {"score", "prediction"}
+    alarms = sorted(name for name in untouched if turns[name])
+    if alarms:
+        console.print(f"      false alarms: {', '.join(alarms)}", style="red")
+    if not complete or alarms:
+        return 1
+    console.print(_NEXT, soft_wrap=True)
+    return 0
+
+
+def _outcome(expected: Expectation, turns: list[tuple[float, int]]) -> tuple[str, bool]:
+    if turns and turns[0][0] < expected.begins:
+        return f"{semconv.STATUSES[turns[0][1]]} in hour {turns[0][0]:.0f}, before it began", False
+    reached = [(hour, status) for hour, status in turns if status >= expected.status]
+    if not reached:
+        return "NOT found", False
+    return f"{semconv.STATUSES[reached[0][1]]} in hour {reached[0][0]:.0f}", True
 
 
 _NEXT = """
-Three next steps:
+Three next steps, to copy:
 
-  otel_ml.instrument()                                  # in your service: every scikit-learn model emits spans and metrics
+  # where you train
+  otel_ml.Baseline.fit(X_train, model="churn", version="3").save("churn.baseline.json")
 
-  otel_ml.Baseline.fit(X_train, model="churn", version="3").save("churn.baseline.json")    # where you train
+  # in your service: every scikit-learn model emits spans and metrics
+  otel_ml.instrument()
+  otel_ml.register(model, name="churn", version="3", baseline="churn.baseline.json")
 
-  otel-ml-collector                                     # OTLP in on localhost:4317, drift out on localhost:9464/metrics
+  # beside it: OTLP in on localhost:4317, drift out on localhost:9464/metrics
+  otel-ml-collector
 """

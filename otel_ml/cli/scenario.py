@@ -70,6 +70,7 @@ class Scenario:
             version=VERSION,
             features=self.names,
             scores=self.model.predict_proba(X)[:, 1],
+            predictions=self.model.predict(X),
             categorical=["sex"],
             description="Whether diabetes progresses faster than the median within a year",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -76,31 +76,31 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, hour: float, note: str, rows: int, verdicts: Mapping[str, Verdict]) -> None:
+    def update(self, hour: float, rows: int, verdicts: Mapping[str, Verdict]) -> None:
         """Redraw; without a terminal nothing is said here."""
         if self._live is not None:
             head = Table.grid(padding=(0, 1))
-            head.add_row(
-                ProgressBar(total=self._hours, completed=hour, width=30),
-                f"hour {hour:4.0f} of {self._hours}   {rows:,} predictions",
-            )
-            body: list[RenderableType] = [head, Text(note, style="italic"), table(verdicts, self._reference)]
-            self._live.update(Group(*body))
+            bar = ProgressBar(total=self._hours, completed=hour, width=30)
+            head.add_row(bar, f"hour {hour:2.0f} of {self._hours}   {rows:,} predictions")
+            self._live.update(Group(head, table(verdicts, self._reference)))
+
+    def progress(self, hour: float, rows: int) -> None:
+        """One line of progress where nothing is redrawn."""
+        if self._live is None:
+            self._console.print(f"hour {hour:2.0f} of {self._hours}  {rows:,} predictions", style="dim")
+
+    def tell(self, hour: float, text: str) -> None:
+        """A line of the story."""
+        self._console.print(f"hour {hour:2.0f}  {text}", style="italic", soft_wrap=True)
 
     def turned(self, hour: float, name: str, verdict: Verdict) -> None:
-        """Say that the status of a target changed."""
-        line = Text(f"hour {hour:4.1f}  {name:<10} ").append_text(status(verdict))
+        """Say that the status of a target changed, with both sides as bars where there are any."""
+        line = Text(f"hour {hour:2.0f}  {name:<6} ").append_text(status(verdict))
         line.append(f"  PSI {number(verdict.psi)}  KS {number(verdict.ks)}")
         if verdict.missing:
             line.append(f"  missing {verdict.missing:.0%}")
-        self._console.print(line)
-        for side, label in (("baseline", "reference"), ("current", "current")):
-            if side in verdict.bins and verdict.status:
-                self._console.print(f"            {label:<10} {bars(verdict.bins[side])}", style="dim")
-
-    def progress(self, hour: float, rows: int, note: str) -> None:
-        """One line of progress where nothing is redrawn."""
-        if self._live is None:
-            self._console.print(
-                f"hour {hour:4.0f} of {self._hours}  {rows:,} predictions  {note}", style="dim"
-            )
+        self._console.print(line, soft_wrap=True)
+        if verdict.status:
+            for side, label in (("baseline", "reference"), ("current", "current")):
+                if side in verdict.bins:
+                    self._console.print(f"         {label:<10} {bars(verdict.bins[side])}", style="dim")

@@ -262,7 +262,8 @@ def test_forked_child_starts_at_zero_under_its_own_identity():
         def state():
             data = reader.get_metrics_data()
             mine = data.resource_metrics[-1]
-            rows = [p.value for s in mine.scope_metrics for m in s.metrics if m.name == "ml.inference.rows" for p in m.data.data_points]
+            points = {m.name: m.data.data_points for s in mine.scope_metrics for m in s.metrics}
+            rows = [p.value for p in points["ml.inference.rows"]]
             return {"rows": rows, "instance": mine.resource.attributes["service.instance.id"]}
         before = state()
         r, w = os.pipe()

@@ -1,0 +1,173 @@
+"""Writes docs/telemetry.md from `otel_ml.semconv`, and the table of settings in docs/deployment.md.
+
+python docs/generate.py           write them
+python docs/generate.py --check   exit 1 when a file is not what this script would write
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from otel_ml import config, semconv
+from otel_ml.semconv import Metric
+
+DOCS = Path(__file__).parent
+BEGIN, END = "<!-- settings: written by docs/generate.py -->", "<!-- settings: end -->"
+
+INTRODUCTION = """\
+# Telemetry
+
+Everything otel-ml emits. `otel_ml/semconv.py` holds these names, and this page is made from it.
+
+The `ml.*` names are not part of OpenTelemetry's semantic conventions, which have none for this yet. An
+attribute without a value is left out. Prometheus shows dots as underscores, adds `_total` to counters and the
+unit to what has one: `ml.inference.duration` is `ml_inference_duration_seconds` there.
+"""
+
+SECTIONS = {
+    "Metrics of a service": "Scope `otel_ml`. Every row counts; nothing is sampled.",
+    "The baseline over the wire": """\
+Scope `otel_ml`. The training data's own counts, cumulative since the baseline was made, on the first three
+collections and then every five minutes. A Prometheus reader gets none.""",
+    "otel-ml about itself": "Scope `otel_ml`.",
+    "Drift": """\
+Scope `otel_ml.drift`, from the collector. [statistics.md](statistics.md) has the formulas. The resource is
+the collector; the service it watches stands in `ml.service.*`.""",
+    "The collector about itself": "On its Prometheus page.",
+}
+
+
+def section_of(metric: Metric) -> str:
+    """The heading that a metric stands under."""
+    name = metric.name
+    if name.startswith(("otelcol_", "otel_ml.receiver.", "otel_ml.engine.")):
+        return "The collector about itself"
+    if name.startswith("otel_ml."):
+        return "otel-ml about itself"
+    if metric.kind == "gauge":
+        return "Drift"
+    return "The baseline over the wire" if name.startswith("ml.baseline.") else "Metrics of a service"
+
+
+def metrics() -> list[Metric]:
+    """Every metric, in the order of `semconv`."""
+    return [value for value in vars(semconv).values() if isinstance(value, Metric)]
+
+
+def telemetry() -> str:
+    """The text of docs/telemetry.md."""
+    parts = [INTRODUCTION, "## Span", "", *_span()]
+    for title, text in SECTIONS.items():
+        parts += ["", f"## {title}", "", text]
+        parts += _metric_table([one for one in metrics() if section_of(one) == title])
+    parts += ["", "## Attributes", "", *_attribute_table(), "", "## States of a value", "", *_states()]
+    return "\n".join(parts) + "\n"
+
+
+def _span() -> Iterator[str]:
+    yield "One a call, kind INTERNAL, named `{ml.operation.name} {ml.model.name}`: `predict churn`. Status"
+    yield "and `error.type` are set on failure only; the exception is recorded, and raised again untouched."
+    yield ""
+    yield f"Attributes: {_names(semconv.SPAN_ATTRIBUTES)}."
+
+
+def _metric_table(chosen: Sequence[Metric]) -> Iterator[str]:
+    shared = [name for name in chosen[0].attributes if all(name in one.attributes for one in chosen)]
+    if shared:
+        yield f"All have {_names(shared)}."
+    yield ""
+    yield from _row(
+        "metric", "kind", "unit", "what it says", "further attributes" if shared else "attributes"
+    )
+    yield from _row(*["---"] * 5)
+    for one in chosen:
+        further = _names(name for name in one.attributes if name not in shared)
+        unit = f"`{one.unit}`" if one.unit else ""
+        yield from _row(f"`{one.name}`", one.kind.replace("_", " "), unit, one.description, further)
+
+
+def _names(attributes: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in attributes)
+
+
+def _attribute_table() -> Iterator[str]:
+    yield from _row("attribute", "on", "what it says")
+    yield from _row(*["---"] * 3)
+    measured = {name for one in metrics() for name in one.attributes}
+    for name, description in semconv.ATTRIBUTES.items():
+        places = [("span", name in semconv.SPAN_ATTRIBUTES), ("metrics", name in measured)]
+        yield from _row(f"`{name}`", ", ".join(place for place, found in places if found), description)
+
+
+def _states() -> Iterator[str]:
+    yield f"A value is in exactly one: {_names(semconv.STATES)}."
+    yield "[baseline.md](baseline.md) says when it is in which. Every finite number is in a bucket, whatever"
+    yield "its state."
+
+
+def settings() -> str:
+    """The table of the SDK's own environment variables."""
+    said = _docstrings()
+    lines = [*_row("variable", "default", "what it does"), *_row(*["---"] * 3)]
+    for item in fields(config.Settings):
+        default = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+        shown = f"`{default}`" if default else "none"
+        lines += _row(f"`{item.metadata['environment']}`", shown, said[item.name])
+    return "\n".join(lines)
+
+
+def _docstrings() -> dict[str, str]:
+    """The string below each field of `Settings`."""
+    body = ast.parse(inspect.getsource(config.Settings)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
+            assert isinstance(statement.target, ast.Name)
+            assert isinstance(below.value, ast.Constant)
+            found[statement.target.id] = str(below.value.value)
+    return found
+
+
+def _row(*cells: str) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]
+
+
+def deployment() -> str:
+    """docs/deployment.md with its table of settings written anew."""
+    text = (DOCS / "deployment.md").read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"docs/deployment.md has lost {BEGIN} or {END}")
+    return f"{before}{BEGIN}\n\n{settings()}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the files, or with --check compare; the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Writes docs/telemetry.md and a table in docs/deployment.md."
+    )
+    parser.add_argument("--check", action="store_true", help="only compare, exit 1 when a file is stale")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for name, text in {"telemetry.md": telemetry(), "deployment.md": deployment()}.items():
+        path = DOCS / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and stale:
+        print(f"stale: {', '.join(stale)}; write again with: python docs/generate.py", file=sys.stderr)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

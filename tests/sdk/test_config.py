@@ -1,0 +1,49 @@
+"""Settings: declared once, read from the environment, wrong values named."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_ml import ConfigurationError, config
+
+
+def test_defaults():
+    """Without any variable the documented defaults hold."""
+    assert config.read({}) == config.Settings(
+        queue_bytes=16 * 1024**2, send_baseline=True, baselines="", raise_errors=False
+    )
+
+
+def test_environment_overrides_defaults():
+    """Each variable is read in its own form."""
+    given = {
+        "OTEL_PYTHON_ML_QUEUE_BYTES": "1048576",
+        "OTEL_PYTHON_ML_SEND_BASELINE": "off",
+        "OTEL_PYTHON_ML_BASELINES": "/models",
+        "OTEL_PYTHON_ML_RAISE": "1",
+    }
+    assert config.read(given) == config.Settings(
+        queue_bytes=1048576, send_baseline=False, baselines="/models", raise_errors=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OTEL_PYTHON_ML_QUEUE_BYTES", "12", "expected a number of bytes between 65536 and 1073741824"),
+        ("OTEL_PYTHON_ML_QUEUE_BYTES", "lots", "invalid literal"),
+        ("OTEL_PYTHON_ML_SEND_BASELINE", "maybe", "expected true or false"),
+    ],
+)
+def test_wrong_values_are_named(name, value, expected):
+    """The error has the variable, its value and what is expected."""
+    with pytest.raises(ConfigurationError, match=f"{name}={value!r} is not valid: {expected}"):
+        config.read({name: value})
+
+
+def test_a_wrong_value_does_not_stop_the_application(monkeypatch, caplog):
+    """In a running application a bad variable is one log line, and its default is used."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_QUEUE_BYTES", "12")
+    config.settings.cache_clear()
+    assert config.settings() == config.Settings()
+    assert "OTEL_PYTHON_ML_QUEUE_BYTES='12' is not valid" in caplog.text
