@@ -119,12 +119,13 @@ class Capture:
                 self._tally.add_matrix(matrix)
         tables: dict[Any, list[Table]] = {}
         for taken in others:
-            rows += row_count(taken, self._model.width)
             try:
                 made = table(taken, width=self._model.width)
             except Exception:  # whatever a user's object raises when it is read as a table
-                self._unreadable(taken)
+                rows += self._unreadable(taken)
                 continue
+            rows += made.rows
+            made = _without_default_names(made)
             layout = (made.names, tuple(column.dtype.kind for column in made.columns))
             tables.setdefault(layout, []).append(made)
         for group in tables.values():
@@ -132,13 +133,15 @@ class Capture:
                 self._tally.add_table(_stacked(group))
         return rows
 
-    def _unreadable(self, taken: Any) -> None:
-        _guard.drop("unreadable_input", row_count(taken, self._model.width))
+    def _unreadable(self, taken: Any) -> int:
+        rows = row_count(taken, self._model.width)
+        _guard.drop("unreadable_input", rows)
         _guard.say_once(
             f"unreadable:{self._model.name}:{type(taken).__name__}",
             "model %s: an input of type %s cannot be read as rows of features; calls are counted, features are not",
             self._model.name, type(taken).__name__,
         )  # fmt: skip
+        return rows
 
     def _drain_outputs(self, outputs: list[Any]) -> None:
         plain, others = _split(outputs)
@@ -176,6 +179,13 @@ def _gathered(outputs: list[Any]) -> list[Any]:
     return [*scalars.values(), *others]
 
 
+def _without_default_names(made: Table) -> Table:
+    """Columns that a data frame numbered by itself have no names: they go by position."""
+    if made.names == tuple(map(str, range(len(made.columns)))):
+        return Table(names=None, rows=made.rows, columns=made.columns)
+    return made
+
+
 def _stacked(tables: list[Table]) -> Table:
     if len(tables) == 1:
         return tables[0]
@@ -186,7 +196,7 @@ def _stacked(tables: list[Table]) -> Table:
 def snapshot(rows: Any) -> Any:
     """A copy of `rows` that later changes of the caller's object cannot reach."""
     if isinstance(rows, np.ndarray):
-        return rows.copy()
+        return rows.copy() if isinstance(rows, np.ma.MaskedArray) else np.array(rows)
     if isinstance(rows, dict):
         return {
             key: value if np.isscalar(value) or value is None else _copied(value)
@@ -206,7 +216,14 @@ def _copied(value: Any) -> Any:
 
 
 def row_count(rows: Any, width: int | None) -> int:
-    """Number of rows in an input as `table` would read it, without reading it."""
+    """Number of rows in an input as `table` would read it, without reading it; 1 when it cannot tell."""
+    try:
+        return _row_count(rows, width)
+    except Exception:  # whatever a user's object raises when it is asked for its size
+        return 1
+
+
+def _row_count(rows: Any, width: int | None) -> int:
     shape = getattr(rows, "shape", None)
     if isinstance(rows, dict):
         first = next(iter(rows.values()), 0)
@@ -222,6 +239,13 @@ def row_count(rows: Any, width: int | None) -> int:
 
 def size_of(taken: Any) -> int:
     """Roughly how many bytes a snapshot holds on to."""
+    try:
+        return _size_of(taken)
+    except Exception:  # as above
+        return _ENTRY_BYTES
+
+
+def _size_of(taken: Any) -> int:
     nbytes = getattr(taken, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes

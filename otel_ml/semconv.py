@@ -178,8 +178,8 @@ BASELINE_OBSERVATIONS = Metric(
 )  # fmt: skip
 
 SCHEMA_VIOLATIONS = Metric(
-    "otel_ml.schema.violations", "counter", "{call}",
-    "Calls whose input does not have the columns or types of the baseline.",
+    "otel_ml.schema.violations", "counter", "{row}",
+    "Rows whose input does not have the columns or types of the baseline.",
     (*_IDENTITY, FEATURE_NAME, REASON),
 )  # fmt: skip
 DROPPED = Metric("otel_ml.dropped", "counter", "{row}", "Rows that were not recorded, by reason.", (REASON,))

@@ -17,6 +17,8 @@ from .summary import CategoricalSummary, NumericSummary, Summary
 
 MAX_FEATURES = 200
 MAX_LABELS = 20
+MAX_EXTRA = 20
+"""Most unknown columns that are named: a dict with ever new keys must not make ever new series."""
 _UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
 _EVERYWHERE = (-np.inf, np.inf)
 _DURATIONS = np.array(semconv.DURATION_BOUNDS)
@@ -144,6 +146,7 @@ class Tally:
         self._positional: dict[int, list[_Feature | None] | None] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
         self._labels: dict[str, Count] = {}
+        self._extra: set[str] = set()
         if model.baseline is not None:
             for name, summary in _within_limit(model):
                 self._features[name] = self._feature(name, summary)
@@ -186,13 +189,11 @@ class Tally:
                 _guard.drop("input_mismatch", table.rows)
                 return
         else:
-            features = [
-                self._by_name(name, column) for name, column in zip(names, table.columns, strict=True)
-            ]
-            self._absent(set(names), table.rows)
+            features = self._by_names(names, table)
         for feature, column in zip(features, table.columns, strict=True):
-            if feature is not None and feature.add(column):
-                self._violation(feature.name, "type", 1)
+            mismatched = 0 if feature is None else feature.add(column)
+            if feature is not None and mismatched:
+                self._violation(feature.name, "type", mismatched)
 
     def _by_position(
         self, width: int, columns: Sequence[NDArray[np.generic]] = ()
@@ -214,30 +215,39 @@ class Tally:
             return [f"x{i}" for i in range(width)]
         return next((names for names in known if len(names) == width), None)
 
-    def _by_name(self, name: str, column: NDArray[np.generic] | None) -> _Feature | None:
+    def _by_names(self, names: Sequence[str], table: Table) -> list[_Feature | None]:
+        """The feature of each named column, of equal names the first; the features that are absent are counted."""
+        features: list[_Feature | None] = []
+        seen: set[str] = set()
+        for name, column in zip(names, table.columns, strict=True):
+            features.append(None if name in seen else self._by_name(name, column, table.rows))
+            seen.add(name)
+        for name, feature in self._features.items():
+            if name not in seen:
+                feature.add_states(missing=table.rows)
+                self._violation(name, "missing", table.rows)
+        return features
+
+    def _by_name(self, name: str, column: NDArray[np.generic] | None, rows: int = 0) -> _Feature | None:
         feature = self._features.get(name)
         if feature is not None:
             return feature
         baseline = self._model.baseline
         if baseline is not None:
-            if name not in baseline.columns:
-                self._violation(name, "extra", 1)
+            if name not in baseline.columns and len(self._extra) < MAX_EXTRA:
+                self._extra.add(name)
+            if name in self._extra:
+                self._violation(name, "extra", rows)
             return None
         if len(self._features) >= MAX_FEATURES:
             self._say(
-                "limit", "has more than %d features; the first %d are recorded", MAX_FEATURES, MAX_FEATURES
+                "limit", f"the input has more than {MAX_FEATURES} features; the first ones are recorded"
             )
             return None
         numeric = column is None or is_numeric(column)
         kind: Callable[[str, dict[str, str], Ledger, None], _Feature] = _Numeric if numeric else _Categorical
         self._features[name] = kind(name, self._attributes, self._ledger, None)
         return self._features[name]
-
-    def _absent(self, present: set[str], rows: int) -> None:
-        for name, feature in self._features.items():
-            if name not in present:
-                feature.add_states(missing=rows)
-                self._violation(name, "missing", 1)
 
     def _violation(self, name: str, reason: str, amount: int) -> None:
         attributes = {**self._attributes, semconv.REASON: reason}
@@ -315,7 +325,7 @@ class Tally:
 
 _VIOLATIONS = {
     "width": "the input has another number of columns than the baseline; its features are not recorded",
-    "missing": "the baseline's feature %r is not in the input; its rows count as missing",
+    "missing": "the feature %r is not in the input; its rows count as missing",
     "extra": "the input's column %r is not in the baseline; it is not recorded",
     "type": "feature %r is a number in the baseline; values that are none count as type_mismatch",
 }

@@ -182,7 +182,7 @@ def test_missing_column(baseline, caplog):
     (violation,) = points["otel_ml.schema.violations"]
     assert (violation.attributes["reason"], violation.attributes["ml.feature.name"]) == ("missing", "b")
     assert caplog.messages == [
-        "model churn version 3: the baseline's feature 'b' is not in the input; its rows count as missing"
+        "model churn version 3: the feature 'b' is not in the input; its rows count as missing"
     ]
 
 
@@ -254,3 +254,53 @@ def test_booleans_in_a_matrix_of_numbers():
     points = count(reference, frame.to_numpy(dtype=float))
     assert categories(points, "paid") == {"true": 500, "false": 500}
     assert states(points, "paid") == {"ok": 1000}
+
+
+class Hostile:
+    """An object that fails at whatever it is asked."""
+
+    @property
+    def shape(self):
+        raise RuntimeError("shape")
+
+    def __len__(self):
+        raise RuntimeError("len")
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("array")
+
+
+def test_an_input_that_fails_at_everything_costs_only_its_own_row(baseline):
+    """An object that raises when it is looked at is one unreadable row; the calls around it are counted."""
+    points = count(baseline, np.zeros((3, 3)), Hostile(), np.zeros((4, 3)))
+    assert [p.value for p in points["ml.inference.rows"]] == [8]
+    assert states(points, "a") == {"ok": 7}
+
+
+def test_columns_with_the_same_name(baseline):
+    """Of two columns of one name the first is counted."""
+    points = count(baseline, pd.DataFrame([[0.0, 9.0, -50.0, 1.0]] * 5, columns=["a", "a", "b", "c"]))
+    assert states(points, "a") == {"ok": 5}
+    assert buckets(points, "a") == brute_force(baseline.features["a"].bounds, [0.0] * 5)
+
+
+def test_a_frame_without_column_names_goes_by_position(baseline, training):
+    """Columns that pandas numbered by itself are matched like those of an array."""
+    points = count(baseline, pd.DataFrame(training))
+    assert buckets(points, "a") == baseline.features["a"].bucket_counts.tolist()
+    assert "otel_ml.schema.violations" not in points
+
+
+def test_ever_new_columns_do_not_make_ever_new_series(baseline):
+    """A dict with other keys at each call names at most 20 of them."""
+    row = {"a": 0.0, "b": -50.0, "c": 1}
+    points = count(baseline, *[{**row, f"request-{i}": i} for i in range(100)])
+    assert len(points["otel_ml.schema.violations"]) == 20
+
+
+def test_a_matrix_is_read_like_an_array(baseline, training):
+    """numpy.matrix, whose columns stay two-dimensional, is counted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        points = count(baseline, np.matrix(training[:5]))
+    assert states(points, "a") == {"ok": 5}
