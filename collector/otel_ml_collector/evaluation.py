@@ -50,7 +50,8 @@ class TargetEvaluation:
     status: int
     """Index into `semconv.STATUSES`; the last held one when not evaluated."""
     reason: str
-    """A short code: ok, effect_below, not_significant, rows_low, reference_small, no_baseline, psi, ks, spike, state:missing…"""
+    """A short code: ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, fast (the short
+    window raised it), state:<state>, held; or why there is no comparison: no_baseline, bounds_differ, error."""
     detail: str
     """The reason in words, for people."""
     statistics: Mapping[str, float]

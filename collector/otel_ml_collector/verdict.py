@@ -48,7 +48,7 @@ class Verdict:
     """Index into `semconv.STATUSES`; the held one when not evaluated."""
     evaluated: bool
     reason: str
-    """ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, state:<state>, held."""
+    """ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, fast, state:<state>, held."""
     detail: str
     """The reason in words, with its numbers."""
     p_value: float | None
@@ -269,7 +269,7 @@ def _fast_alarm(result: DriftResult | None, policy: Policy) -> Verdict | None:
         "in the short window that raises at once"
     )
     drifted = semconv.STATUSES.index("drifted")
-    return Verdict(drifted, True, "psi", detail, p, Held(drifted))
+    return Verdict(drifted, True, "fast", detail, p, Held(drifted))
 
 
 def _settle(opinion: _Opinion, before: Held, policy: Policy, *, final: bool) -> Verdict:

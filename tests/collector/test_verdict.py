@@ -214,7 +214,7 @@ def test_fast_lane_raises_at_once() -> None:
     """A short window that is far off beyond doubt raises between steps, even when the long one is quiet."""
     far = replace(values(5.9, ks=0.9, p=1e-80), statistics={"psi": 6.0, "psi.excess": 5.9, "ks": 0.9})
     verdict = one(NOTHING, fast=far, final=False)
-    assert (verdict.status, verdict.reason, verdict.p_value, verdict.held) == (2, "psi", 1e-80, Held(2))
+    assert (verdict.status, verdict.reason, verdict.p_value, verdict.held) == (2, "fast", 1e-80, Held(2))
     assert verdict.detail.startswith("PSI 6 ≥ 2 and p 1e-80 < 1e-06 over 5,200 rows")
     after = one(NOTHING, verdict.held, final=True)
     assert (after.status, after.held) == (2, Held(2, clear=1))
