@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing otel-ml and its development tools into $(VENV) (a minute or two, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test --group check --group build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus,parquet]' --group test --group check --group build
 	@touch $@
 
 demo: $(STAMP) ## train a model, serve it, drift it, watch it: under a minute, nothing else needed
@@ -39,6 +39,7 @@ check: $(STAMP) ## format, lint, types, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python dashboards/generate.py --check
+	@$(BIN)/python docs/generate.py --check
 
 bench: $(STAMP) ## what a call costs, as ratios measured in one run
 	@$(BIN)/python -m benchmarks.hot_path

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ dropped: Counter[str] = Counter()
 """Rows that were not recorded by reason, exported as `otel_ml.dropped`."""
 
 _said: set[str] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # re-entrant: a signal handler can predict while this thread holds it
 
 
 def say_once(key: str, message: str, *arguments: object, level: int = logging.WARNING) -> None:
@@ -52,6 +53,14 @@ def drop(reason: str, rows: int) -> None:
         dropped[reason] += rows
 
 
+def collect(counts: Counter[str]) -> dict[str, int]:
+    """What was counted in `errors` or `dropped` since the last time."""
+    with _lock:
+        taken = dict(counts)
+        counts.clear()
+    return taken
+
+
 @contextmanager
 def guard(place: str) -> Iterator[None]:
     """Run a block of ours so that its failure never reaches the caller."""
@@ -64,7 +73,11 @@ def guard(place: str) -> Iterator[None]:
 def reset() -> None:
     """Forget what was said and counted (tests, and a forked child)."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _said.clear()
     errors.clear()
     dropped.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reset)  # a thread that held the lock does not exist in the child

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import baseline_file, fitting, training
-from .binning import BUCKETS
+from . import batches as batching
+from .batches import SAMPLE_ROWS, Batches, Output, Progress
 from .errors import BaselineError
 from .summary import (
     CategoricalSummary,
@@ -129,35 +130,103 @@ class Baseline:
         Raises `BaselineError` when something does not fit together. Warns below 500 rows: no verdict is given
         on so few.
         """
-        if resolution not in BUCKETS:
-            raise BaselineError(f"resolution is one of {', '.join(BUCKETS)}, not {resolution!r}")
-        detail = fitting.Detail(buckets=BUCKETS[resolution], quantiles=quantiles)
+        options = training.Options.read(
+            categorical=categorical,
+            exclude=exclude,
+            allowed=allowed or {},
+            importance=importance,
+            threshold=threshold,
+            score_type=score_type,
+            resolution=resolution,
+            quantiles=quantiles,
+        )
         table = training.table(X, features)
         rows = len(next(iter(table.values())))
         given = Outputs.read(
             rows, scores=scores, predictions=predictions, labels=labels, uncertainty=uncertainty
         )
-        summaries = training.summaries(
-            table,
+        baseline = cls(
+            model=model,
+            version=version,
+            created_at=_utc(created_at),
+            performance={metric: float(value) for metric, value in (performance or {}).items()},
+            owner=owner,
+            description=description,
+            intended_use=intended_use,
+            **training.fields(table, given, options),
+        )
+        baseline._warn()
+        return baseline
+
+    @classmethod
+    def fit_batches(
+        cls,
+        batches: Batches,
+        *,
+        model: str,
+        version: str,
+        scores: Output | None = None,
+        predictions: Output | None = None,
+        labels: Output | None = None,
+        uncertainty: Output | None = None,
+        features: Sequence[str] | None = None,
+        categorical: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        allowed: Mapping[str, tuple[float, float]] | None = None,
+        importance: Mapping[str, float] | Sequence[float] | None = None,
+        threshold: float | None = None,
+        score_type: str | None = None,
+        resolution: Literal["standard", "fine"] = "standard",
+        quantiles: bool = True,
+        owner: str | None = None,
+        description: str | None = None,
+        intended_use: str | None = None,
+        performance: Mapping[str, float] | None = None,
+        created_at: datetime | None = None,
+        sample_rows: int = SAMPLE_ROWS,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Baseline:
+        """`fit` for data larger than memory, which comes as batches of rows.
+
+        - `batches`: a list or another iterable of tables that can be read twice, such as a `DataFile`, or a
+          function that gives them from the beginning whenever it is called. Each table as `X` of `fit`.
+        - `scores`, `predictions`, `labels`, `uncertainty`: the name of a column, which then is no feature, or a
+          function of a batch that gives one value a row: `lambda X: model.predict_proba(X)[:, 1]`.
+        - `sample_rows`: rows of a uniform sample that decides kinds, bounds, quantiles and projections. It is
+          what is held in memory, with one batch.
+        - `progress`: is called with a `Progress` after each batch.
+
+        The first pass samples; the second counts every row. With no more than `sample_rows` rows the result is
+        that of `fit`. An iterator, which can be read only once, gives the baseline of the sample: its `rows` are
+        those of the sample. Raises `BaselineError` that names the batch when something does not fit together.
+        """
+        options = training.Options.read(
             categorical=categorical,
             exclude=exclude,
             allowed=allowed or {},
             importance=importance,
-            detail=detail,
+            threshold=threshold,
+            score_type=score_type,
+            resolution=resolution,
+            quantiles=quantiles,
+        )
+        found = batching.fields(
+            batches,
+            {"scores": scores, "predictions": predictions, "labels": labels, "uncertainty": uncertainty},
+            features=features,
+            options=options,
+            sample_rows=sample_rows,
+            progress=progress,
         )
         baseline = cls(
             model=model,
             version=version,
             created_at=_utc(created_at),
-            rows=rows,
-            columns=tuple(table),
-            features=summaries,
-            projections=fitting.projections(summaries, table, detail),
             performance={metric: float(value) for metric, value in (performance or {}).items()},
             owner=owner,
             description=description,
             intended_use=intended_use,
-            **training.output_summaries(given, threshold=threshold, score_type=score_type, detail=detail),
+            **found,
         )
         baseline._warn()
         return baseline
@@ -173,7 +242,7 @@ class Baseline:
     ) -> Baseline:
         """A baseline of other rows on the bounds and named categories of this one.
 
-        For data that does not fit into memory: fit on a random sample, count every part, `merge` the parts.
+        For data spread over machines: fit on a random sample, count every part, `merge` the parts.
         Takes the outputs that this baseline has. Raises `BaselineError` when columns or outputs differ.
         """
         table = training.table(X, self.columns)

@@ -93,9 +93,13 @@ def ks_error(ordered: Floats, bounds: Floats) -> float:
     ends = np.append(ordered.searchsorted(bounds, "right"), len(ordered))
     starts = np.concatenate([[0], ends[:-1]])
     held = ends > starts
-    first, last = ordered[starts[held]], ordered[ends[held] - 1]
-    mixed = last / 2 - first / 2 > _NOISE / 2 * np.abs(last)
+    mixed = differ(ordered[starts[held]], ordered[ends[held] - 1])
     return float(np.max((ends - starts)[held] * mixed, initial=0) / len(ordered))
+
+
+def differ(lowest: Floats, highest: Floats) -> NDArray[np.bool_]:
+    """Where a bucket whose values reach from `lowest` to `highest` holds more than one number: is no atom."""
+    return highest / 2 - lowest / 2 > _NOISE / 2 * np.abs(highest)
 
 
 def edge_above(value: float) -> float:

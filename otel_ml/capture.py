@@ -7,44 +7,62 @@ On the call a plain float or integer matrix costs one `tobytes` (copy, snapshot 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard
+from ._spare import LARGE, Spare
 from .columns import Table, table
 from .model import Model
-from .prediction import read_outcome
+from .prediction import as_array, read_outcome
 from .tally import Tally
 
 _ENTRY_BYTES = 400
 """What an entry costs beside its rows: tuple, bytes objects, shape, integers."""
 _F8, _F4, _I8, _I4 = (np.dtype(code) for code in ("f8", "f4", "i8", "i4"))
+_PLAIN = frozenset((_F8, _F4, _I8, _I4))
+_FRAMES = ("__dataframe__", "__arrow_c_stream__", "__narwhals_dataframe__")
+"""Methods by which data frames that are not pandas' are known."""
 
-Plain = tuple[bytes, tuple[int, ...], "np.dtype[Any]"]
+Plain = tuple["bytes | bytearray", tuple[int, ...], "np.dtype[Any]"]
 """A plain matrix as bytes, shape and dtype."""
+Layout = tuple[tuple[int, ...], "np.dtype[Any]"]
+"""What plain matrices must share to be joined: their shape without the rows, and dtype."""
+_PIECE_BYTES = 2**16
 
 
 class Pending:
     """How much waits to be counted in this process, and what to do when it is too much."""
 
-    __slots__ = ("bytes", "idle", "limit", "relieve", "wake_at")
+    __slots__ = ("bytes", "idle", "limit", "reason", "relieve", "wake_at")
 
-    def __init__(self, limit: int, relieve: Callable[[], None]) -> None:
+    def __init__(self, limit: int, relieve: Callable[[], None], *, reason: str = "no_reader") -> None:
         self.bytes = 0
         self.limit = limit
         self.wake_at = limit // 2
         self.relieve = relieve
         self.idle = False
-        """True while nobody collects: calls are only counted."""
+        """True while calls are only counted, because nobody collects."""
+        self.reason = reason
+        """What such calls are counted as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Stands for an input that is no table: it is counted, and not kept alive until it is."""
+
+    kind: str
+    rows: int
 
 
 class Capture:
     """The queue of one operation of one model. `take` before the call, `put` after it, `drain` to count."""
 
-    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
+    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_spare", "_tally", "skipped")
 
     def __init__(self, model: Model, operation: str, tally: Tally, pending: Pending) -> None:
         self._model = model
@@ -52,6 +70,7 @@ class Capture:
         self._tally = tally
         self._pending = pending
         self._queue: list[tuple[Any, Any, int]] = []
+        self._spare = Spare(pending.limit)
         self._failures: list[tuple[int, str]] = []
         self.skipped = 0
         """Calls that were only counted because nobody collects."""
@@ -61,8 +80,9 @@ class Capture:
         if type(rows) is np.ndarray and rows.ndim == 2:
             dtype = rows.dtype
             if dtype is _F8 or dtype is _F4 or dtype is _I8 or dtype is _I4:
-                return rows.tobytes(), rows.shape, dtype
-        return snapshot(rows)
+                data = rows.tobytes() if rows.nbytes < LARGE else self._spare.copy(rows)
+                return data, rows.shape, dtype
+        return snapshot(rows, self._model.width)
 
     def put(self, taken: Any, output: Any, duration: int) -> None:
         """Queue a call that succeeded; `duration` in nanoseconds."""
@@ -70,22 +90,27 @@ class Capture:
         if pending.idle:
             self.skipped += 1
             return
-        if type(output) is np.ndarray:
-            dtype = output.dtype
-            if dtype is _F8 or dtype is _F4 or dtype is _I8 or dtype is _I4:
-                output = output.tobytes(), output.shape, dtype
-            else:
-                output = output.copy()
-        elif type(output) is list:
-            output = list(output)
+        if type(output) is np.ndarray and ((dtype := output.dtype) is _F8 or dtype in _PLAIN):
+            data = output.tobytes()
+            output, size = (data, output.shape, dtype), _ENTRY_BYTES + len(data)
+        else:
+            output = settled(output)
+            size = _ENTRY_BYTES + size_of(output)
         self._queue.append((taken, output, duration))
-        pending.bytes += _ENTRY_BYTES + (len(taken[0]) if type(taken) is tuple else size_of(taken))
+        pending.bytes += size + (len(taken[0]) if type(taken) is tuple else size_of(taken))
         if pending.bytes > pending.wake_at:
             pending.relieve()
 
     def put_failure(self, duration: int, error_type: str) -> None:
         """Queue a call that raised; `duration` in nanoseconds."""
+        pending = self._pending
+        if pending.idle:
+            self.skipped += 1
+            return
         self._failures.append((duration, error_type))
+        pending.bytes += _ENTRY_BYTES
+        if pending.bytes > pending.wake_at:
+            pending.relieve()
 
     def drain(self) -> None:
         """Count everything that is queued. The caller holds the producer's lock."""
@@ -95,7 +120,7 @@ class Capture:
         failures = self._failures[:]
         del self._failures[: len(failures)]
         if self.skipped:
-            _guard.drop("no_reader", self.skipped)
+            _guard.drop(self._pending.reason, self.skipped)
             self.skipped = 0
         if failures:
             self._tally.add_failures(self._operation, failures)
@@ -113,16 +138,24 @@ class Capture:
     def _drain_inputs(self, inputs: list[Any]) -> int:
         rows = 0
         plain, others = _split(inputs)
-        for matrix in plain:
-            rows += len(matrix)
+        for form, entries in plain.items():
+            matrices = _pieces(form, entries)
+            rows += sum(map(len, matrices))
             with _guard.guard("features"):
-                self._tally.add_matrix(matrix)
+                self._tally.add_matrices(matrices)
+            matrices.clear()
+            for data, _, _ in entries:
+                if type(data) is bytearray:
+                    self._spare.give_back(data)
         tables: dict[Any, list[Table]] = {}
         for taken in others:
+            if isinstance(taken, Unread):
+                rows += self._unreadable(taken)
+                continue
             try:
                 made = table(taken, width=self._model.width)
             except Exception:  # whatever a user's object raises when it is read as a table
-                rows += self._unreadable(taken)
+                rows += self._unreadable(Unread(type(taken).__name__, row_count(taken, self._model.width)))
                 continue
             rows += made.rows
             made = _without_default_names(made)
@@ -133,38 +166,53 @@ class Capture:
                 self._tally.add_table(_stacked(group))
         return rows
 
-    def _unreadable(self, taken: Any) -> int:
-        rows = row_count(taken, self._model.width)
-        _guard.drop("unreadable_input", rows)
-        _guard.say_once(
-            f"unreadable:{self._model.name}:{type(taken).__name__}",
-            "model %s: an input of type %s cannot be read as rows of features; calls are counted, features are not",
-            self._model.name, type(taken).__name__,
-        )  # fmt: skip
-        return rows
+    def _unreadable(self, taken: Unread) -> int:
+        if taken.rows:  # an empty list has no columns, and is nothing to talk about
+            _guard.drop("unreadable_input", taken.rows)
+            _guard.say_once(
+                f"unreadable:{self._model.name}:{taken.kind}",
+                "model %s: an input of type %s cannot be read as rows of features; calls are counted, features are "
+                "not", self._model.name, taken.kind,
+            )  # fmt: skip
+        return taken.rows
 
     def _drain_outputs(self, outputs: list[Any]) -> None:
         plain, others = _split(outputs)
-        for values in [*plain, *_gathered(others)]:
+        joined = [_joined(layout, group) for layout, group in plain.items()]
+        for values in [*joined, *_gathered(others)]:
             with _guard.guard("outcome"):
                 self._tally.add_outcome(read_outcome(values, self._model, self._operation))
 
 
-def _split(items: list[Any]) -> tuple[list[NDArray[Any]], list[Any]]:
-    """Join plain items of one layout into one array each; return them and the rest."""
-    groups: dict[tuple[Any, Any], list[Plain]] = {}
+def _split(items: list[Any]) -> tuple[dict[Layout, list[Plain]], list[Any]]:
+    """Plain items by layout, and the rest."""
+    groups: dict[Layout, list[Plain]] = {}
     others = []
     for item in items:
-        if type(item) is tuple and len(item) == 3 and type(item[0]) is bytes:
+        if type(item) is tuple and len(item) == 3 and type(item[0]) in (bytes, bytearray):
             groups.setdefault((item[1][1:], item[2]), []).append(item)
         else:
             others.append(item)
-    return [_joined(tail, dtype, group) for (tail, dtype), group in groups.items()], others
+    return groups, others
 
 
-def _joined(tail: tuple[int, ...], dtype: np.dtype[Any], group: list[Plain]) -> NDArray[Any]:
+def _pieces(layout: Layout, group: list[Plain]) -> list[NDArray[Any]]:
+    """The rows of `group` in a few arrays: small matrices are joined, a large one is not copied once more."""
+    pieces, small, size = [], [], 0
+    for plain in group:
+        small.append(plain)
+        size += len(plain[0])
+        if size >= _PIECE_BYTES:
+            pieces.append(_joined(layout, small))
+            small, size = [], 0
+    return [*pieces, _joined(layout, small)] if small else pieces
+
+
+def _joined(layout: Layout, group: list[Plain]) -> NDArray[Any]:
+    tail, dtype = layout
     rows = sum(shape[0] if shape else 1 for _, shape, _ in group)
-    return np.frombuffer(b"".join(data for data, _, _ in group), dtype=dtype).reshape(rows, *tail)
+    data = group[0][0] if len(group) == 1 else b"".join(data for data, _, _ in group)
+    return np.frombuffer(data, dtype=dtype).reshape(rows, *tail)
 
 
 def _gathered(outputs: list[Any]) -> list[Any]:
@@ -193,8 +241,18 @@ def _stacked(tables: list[Table]) -> Table:
     return Table(names=tables[0].names, rows=sum(t.rows for t in tables), columns=columns)
 
 
-def snapshot(rows: Any) -> Any:
-    """A copy of `rows` that later changes of the caller's object cannot reach."""
+def settled(output: Any) -> Any:
+    """An output as later changes of the caller's object cannot reach it; None when it says nothing."""
+    if isinstance(output, (float, int, str, np.generic)):
+        return output
+    if isinstance(output, (list, tuple)):
+        return list(output)
+    values = as_array(output)
+    return None if values is None else values.copy()
+
+
+def snapshot(rows: Any, width: int | None) -> Any:
+    """A copy of `rows` that later changes of the caller's object cannot reach; `Unread` of what is no table."""
     if isinstance(rows, np.ndarray):
         return rows.copy() if isinstance(rows, np.ma.MaskedArray) else np.array(rows)
     if isinstance(rows, dict):
@@ -207,7 +265,17 @@ def snapshot(rows: Any) -> Any:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(rows, (pandas.DataFrame, pandas.Series)):
         return rows.copy(deep=int(pandas.__version__.split(".")[0]) < 3)  # copy-on-write from 3.0 on
-    return rows
+    return _foreign(rows, width)
+
+
+def _foreign(rows: Any, width: int | None) -> Any:
+    """A frame stays as it is, for frames do not change; a tensor becomes an array; of the rest only the size."""
+    if rows is None or np.isscalar(rows) or any(hasattr(type(rows), mark) for mark in _FRAMES):
+        return rows
+    if isinstance(rows, Mapping):
+        return snapshot(dict(rows), width)
+    values = as_array(rows)
+    return Unread(type(rows).__name__, row_count(rows, width)) if values is None else values.copy()
 
 
 def _copied(value: Any) -> Any:
@@ -217,6 +285,8 @@ def _copied(value: Any) -> Any:
 
 def row_count(rows: Any, width: int | None) -> int:
     """Number of rows in an input as `table` would read it, without reading it; 1 when it cannot tell."""
+    if type(rows) is np.ndarray and rows.ndim == 2:
+        return len(rows)
     try:
         return _row_count(rows, width)
     except Exception:  # whatever a user's object raises when it is asked for its size
@@ -246,10 +316,16 @@ def size_of(taken: Any) -> int:
 
 
 def _size_of(taken: Any) -> int:
+    if isinstance(taken, dict):
+        return 100 * len(taken) + sum(map(_size_of, taken.values()))
+    if isinstance(taken, (list, tuple)):
+        return len(taken) * (8 + _size_of(taken[0])) if taken else 0
+    if isinstance(taken, (str, bytes)):
+        return 40 + len(taken)
     nbytes = getattr(taken, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes
     shape = getattr(taken, "shape", None)
     if shape is not None and len(shape) == 2:
         return int(shape[0]) * int(shape[1]) * 16
-    return len(taken) * 400 if hasattr(taken, "__len__") else 400
+    return 40

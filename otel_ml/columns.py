@@ -284,6 +284,14 @@ def _distinct(column: Column) -> Iterable[tuple[Any, int]]:
         return Counter(map(category_or_missing, listed)).items()
 
 
+def category_names(column: Column) -> Column:
+    """The canonical string of each row's category, empty for a missing value."""
+    if column.dtype.kind not in "iufb":
+        return np.array([category_or_missing(value) or "" for value in column], dtype=object)
+    distinct, which = np.unique(column, return_inverse=True)
+    return np.array([category_or_missing(value) or "" for value in distinct], dtype=object)[which]
+
+
 def category_or_missing(value: object) -> str | None:
     """The canonical string of a category, None for a missing value."""
     return None if is_missing(value) else category(value)

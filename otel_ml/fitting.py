@@ -62,12 +62,12 @@ def summarise(
     """The summary of a feature, of the kind its values ask for."""
     if not categorical and columns.is_numeric(column):
         found = numeric(name, column, importance=importance, allowed=allowed, detail=detail)
-        return found or _opaque(name, column, importance)
+        return found or opaque(name, column, importance)
     counted, missing = columns.categories(column)
     present = len(column) - missing
     if present == 0 or len(counted) > MOST_CATEGORIES or 2 * len(counted) > present:
-        return _opaque(name, column, importance)
-    return _categorical(name, counted, missing, importance=importance)
+        return opaque(name, column, importance)
+    return named_categories(name, counted, missing, importance=importance)
 
 
 def numeric(
@@ -87,7 +87,7 @@ def numeric(
         return None
     if bounds is None:
         bounds = _with_threshold(sorted_bounds(ordered, detail.buckets), threshold)
-    mean, std = _moments(ordered)
+    mean, std = moments(ordered)
     summary = NumericSummary(
         name=name,
         n=len(column),
@@ -106,7 +106,7 @@ def numeric(
     )
     low, high = summary.limits
     outside = int(np.count_nonzero((ordered < low) | (ordered > high)))
-    summary.states[:] = _states(len(column), missing, len(values) - len(ordered), outside, mismatched)
+    summary.states[:] = states_of(len(column), missing, len(values) - len(ordered), outside, mismatched)
     return summary
 
 
@@ -115,13 +115,13 @@ def categorical(
 ) -> CategoricalSummary:
     """The summary of categories, however many; `named` fixes which ones have a count of their own."""
     counted, missing = columns.categories(column)
-    return _categorical(name, counted, missing, named=named, importance=importance)
+    return named_categories(name, counted, missing, named=named, importance=importance)
 
 
 def recount(summary: Summary, column: Column) -> Summary:
     """The summary of another column on the same bounds or the same named categories: the two add up."""
     if isinstance(summary, OpaqueSummary):
-        return _opaque(summary.name, column, summary.importance)
+        return opaque(summary.name, column, summary.importance)
     if isinstance(summary, CategoricalSummary):
         return categorical(summary.name, column, named=summary.categories, importance=summary.importance)
     return recount_numeric(summary, column)
@@ -147,14 +147,14 @@ def recount_numeric(summary: NumericSummary, column: Column) -> NumericSummary:
 def label_counts(scores: Column, labels: Column, bounds: Floats, named: Iterable[str]) -> dict[str, Counts]:
     """Rows per score bucket, by label: the named ones and `__other__` when there are others."""
     values, _, _ = columns.aligned(scores)
-    names = np.array([columns.category_or_missing(label) or "" for label in labels], dtype=object)
+    names = columns.category_names(labels)
     usable = np.isfinite(values) & (names != "")
     known = np.isin(names, list(named))
     groups = {name: usable & (names == name) for name in named} | {semconv.OTHER: usable & ~known}
     return {name: count(values[rows], bounds) for name, rows in groups.items() if rows.any() or name in named}
 
 
-def _categorical(
+def named_categories(
     name: str,
     counted: Mapping[str, int],
     missing: int,
@@ -162,6 +162,7 @@ def _categorical(
     named: Collection[str] | None = None,
     importance: float | None = None,
 ) -> CategoricalSummary:
+    """The summary of categories that are `counted` already."""
     present = sum(counted.values())
     n = present + missing
     if named is None:
@@ -170,7 +171,7 @@ def _categorical(
     return CategoricalSummary(
         name=name,
         n=n,
-        states=_states(n, missing),
+        states=states_of(n, missing),
         importance=importance,
         categories=own,
         other=present - sum(own.values()),
@@ -187,17 +188,20 @@ def _worth_naming(counted: Mapping[str, int], n: int) -> list[str]:
     return list(largest_first(large))[:NAMED]
 
 
-def _opaque(name: str, column: Column, importance: float | None) -> OpaqueSummary:
+def opaque(name: str, column: Column, importance: float | None) -> OpaqueSummary:
+    """The states of a column, of which nothing else is worth keeping."""
     if column.dtype.kind == "f":
         _, missing, _ = columns.numbers(column)
         infinite = int(np.isinf(column).sum())
     else:
         missing, infinite = sum(map(columns.is_missing, column.tolist())), 0
     n = len(column)
-    return OpaqueSummary(name=name, n=n, states=_states(n, missing, infinite), importance=importance)
+    return OpaqueSummary(name=name, n=n, states=states_of(n, missing, infinite), importance=importance)
 
 
-def _states(n: int, missing: int, non_finite: int = 0, out_of_range: int = 0, mismatched: int = 0) -> Counts:
+def states_of(
+    n: int, missing: int, non_finite: int = 0, out_of_range: int = 0, mismatched: int = 0
+) -> Counts:
     """Counts in the order of `semconv.STATES`; nothing is unseen in the data that defines what was seen."""
     ok = n - missing - non_finite - out_of_range - mismatched
     return np.array([ok, missing, non_finite, out_of_range, 0, mismatched], dtype=np.int64)
@@ -221,7 +225,7 @@ def _quantiles(ordered: Floats) -> Floats | None:
     return np.array([_order(ordered, k, points - 1) for k in range(points)])
 
 
-def _moments(ordered: Floats) -> tuple[float, float]:
+def moments(ordered: Floats) -> tuple[float, float]:
     """Mean and standard deviation, also where squares overflow."""
     unit = max(abs(float(ordered[0])), abs(float(ordered[-1])))
     unit = unit if unit > 1e150 else 1.0
@@ -246,11 +250,11 @@ def projections(
     scale = np.array([summary.std for summary in used])
     raw = [columns.aligned(table[summary.name])[0] for summary in used]
     directions = _components(_correlation(raw, centre, scale))
-    along = _along(raw, centre, scale, np.array(list(directions.values())).T)
+    positions = along(raw, centre, scale, np.array(list(directions.values())).T)
     names = tuple(summary.name for summary in used)
     return tuple(
         Projection(features=names, centre=centre, scale=scale, loadings=loadings, summary=summary)
-        for (name, loadings), values in zip(directions.items(), along.T, strict=True)
+        for (name, loadings), values in zip(directions.items(), positions.T, strict=True)
         if (summary := numeric(name, values, detail=detail)) is not None
     )
 
@@ -260,7 +264,7 @@ def reproject(projections: Iterable[Projection], table: Mapping[str, Column]) ->
     again = []
     for p in projections:
         raw = [columns.aligned(table[name])[0] for name in p.features]
-        values = _along(raw, p.centre, p.scale, p.loadings[:, None])[:, 0]
+        values = along(raw, p.centre, p.scale, p.loadings[:, None])[:, 0]
         summary = recount_numeric(p.summary, values)
         again.append(
             Projection(
@@ -300,6 +304,11 @@ def _components(correlation: NDArray[np.float64]) -> dict[str, Floats]:
     return {name: vector * np.sign(vector[np.argmax(np.abs(vector))]) for name, vector in named.items()}
 
 
-def _along(raw: list[Floats], centre: Floats, scale: Floats, loadings: NDArray[np.float64]) -> Floats:
-    """(rows, directions)."""
-    return np.concatenate([project(chunk, loadings) for chunk in _standard_chunks(raw, centre, scale)])
+def along(raw: list[Floats], centre: Floats, scale: Floats, loadings: NDArray[np.float64]) -> Floats:
+    """Where rows lie on directions: (rows, directions), of columns `raw` and `loadings` (columns, directions)."""
+    found = np.empty((len(raw[0]), loadings.shape[1]))
+    done = 0
+    for chunk in _standard_chunks(raw, centre, scale):
+        found[done : done + len(chunk)] = project(chunk, loadings)
+        done += len(chunk)
+    return found

@@ -9,6 +9,10 @@ from . import semconv
 
 if TYPE_CHECKING:
     from .baseline import Baseline
+    from .summary import Summary
+
+MAX_FEATURES = 200
+"""Features that are recorded of a model, at most."""
 
 Task = Literal["classification", "regression", "outlier", "clustering"]
 
@@ -40,6 +44,14 @@ class Model:
         if self.variant is not None or self.role != "live":
             attributes[semconv.VARIANT_ROLE] = self.role
         return attributes
+
+    def features(self) -> dict[str, Summary]:
+        """The baseline's features that are recorded: the most important ones, then column order, so that all
+        pods agree."""
+        items = [] if self.baseline is None else list(self.baseline.features.items())
+        if len(items) > MAX_FEATURES:
+            items.sort(key=lambda item: -(item[1].importance or 0.0))
+        return dict(items[:MAX_FEATURES])
 
     @property
     def width(self) -> int | None:

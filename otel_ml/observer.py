@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextlib import suppress as suppress_error
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -73,13 +74,15 @@ class Observer:
         """True for a decorated function: registered models called inside make spans of their own."""
         self.mode: SpanMode = spans
         self._score = score
+        self._width = model.width
         self._connect()
 
     def _connect(self) -> None:
         """Take queue and tracer from the pipeline; again when it was set up anew."""
-        self._generation = pipeline.generation
+        generation = pipeline.generation
         self._capture = pipeline.producer().capture(self.model, self.operation)
         self.spans = Spans(self.model, self.operation, pipeline.tracer_provider())
+        self._generation = generation  # last: another thread that sees it uses what belongs to it
 
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rows: Any
@@ -102,10 +105,10 @@ class Observer:
         finally:
             owner.reset(token)
         duration = time.perf_counter_ns() - start
-        self.put(taken, output, duration)
-        if self.mode == "sampled" and self.spans.active:
-            with _guard.guard("span"):
-                self.spans.emit(self.prediction(rows, output, duration))
+        answer = output if self._score is None else self.scored(output)
+        self.put(taken, answer, duration)
+        if self.mode == "sampled":
+            self.emit(rows, answer, duration)
         return output
 
     async def call_async(
@@ -138,14 +141,28 @@ class Observer:
             _guard.failed("take", error)
             return None
 
-    def put(self, taken: Any, output: Any, duration: int) -> None:
+    def scored(self, output: Any) -> Any:
+        """What the user's `score` makes of the output; None when it fails."""
+        try:
+            return output if self._score is None else self._score(output)
+        except Exception as error:
+            _guard.failed("score", error)
+            return None
+
+    def put(self, taken: Any, answer: Any, duration: int) -> None:
         """Queue a call that succeeded."""
         try:
-            if self._score is not None:
-                output = self._score(output)
-            self._capture.put(taken, output, duration)
+            self._capture.put(taken, answer, duration)
         except Exception as error:
             _guard.failed("put", error)
+
+    def emit(self, rows: Any, answer: Any, duration: int) -> None:
+        """Make the span of a call that has just ended."""
+        try:
+            if self.spans.active:
+                self.spans.emit(self.prediction(rows, answer, duration))
+        except Exception as error:
+            _guard.failed("span", error)
 
     def failed(self, error: BaseException, duration: int) -> None:
         """Queue a call that raised, with a span where spans are made after the call."""
@@ -154,16 +171,17 @@ class Observer:
             if self.mode == "sampled" and self.spans.active:
                 self.spans.emit_failure(error, time.time_ns() - duration, duration)
 
-    def prediction(self, rows: Any, output: Any, duration: int) -> Prediction:
+    def prediction(self, rows: Any, answer: Any, duration: int) -> Prediction:
         """What the span says of a call that has just ended."""
-        outcome = NO_OUTCOME
-        with _guard.guard("outcome"):
-            output = output if self._score is None else self._score(output)
-            outcome = read_outcome(output, self.model, self.operation)
+        try:
+            outcome = read_outcome(answer, self.model, self.operation)
+        except Exception as error:
+            _guard.failed("outcome", error)
+            outcome = NO_OUTCOME
         return Prediction(
             model=self.model,
             operation=self.operation,
-            rows=row_count(rows, self.model.width),
+            rows=row_count(rows, self._width),
             outcome=outcome,
             start=time.time_ns() - duration,
             duration=duration,
@@ -200,21 +218,26 @@ class _Running:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         duration = time.perf_counter_ns() - self._start
-        owner.reset(self._token)
+        with suppress_error(ValueError):  # a coroutine can be closed in another context than it began in
+            owner.reset(self._token)
+        answer = None
         if error is not None:
             with _guard.guard("failure"):
                 self._observer._capture.put_failure(duration, error_type(error))
         else:
-            self._observer.put(self._taken, self.output, duration)
+            answer = self._observer.scored(self.output)
+            self._observer.put(self._taken, answer, duration)
         if self._span is not None:
             with _guard.guard("span"):
-                self._finish(self._span, error, duration)
+                self._finish(self._span, error, answer, duration)
 
-    def _finish(self, span: ActiveSpan, error: BaseException | None, duration: int) -> None:
-        if error is not None:
-            self._observer.spans.fail(span.span, error)
-        elif span.span.is_recording():
-            self._observer.spans.finish(
-                span.span, self._observer.prediction(self._rows, self.output, duration)
-            )
-        span.end()
+    def _finish(self, span: ActiveSpan, error: BaseException | None, answer: Any, duration: int) -> None:
+        try:
+            if error is not None:
+                self._observer.spans.fail(span.span, error)
+            elif span.span.is_recording():
+                self._observer.spans.finish(
+                    span.span, self._observer.prediction(self._rows, answer, duration)
+                )
+        finally:  # else it would stay the current span of this thread
+            span.end()

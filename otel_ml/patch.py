@@ -63,6 +63,20 @@ class Method(wrapt.ObjectProxy):  # type: ignore[type-arg]  # takes arguments in
         return self  # as functions do
 
 
+class ConditionalMethod(Method):
+    """The function of a conditional method, which a look-up in the class does not find.
+
+    A function that no look-up finds is sent by value by cloudpickle, bare; so this one says that it is none.
+    """
+
+    __class__ = property(lambda _: ConditionalMethod)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if _travels_by_value(self._self_class):
+            return copy.copy, (self.__wrapped__,)
+        return super().__reduce_ex__(protocol)
+
+
 class Patches:
     """What was put around methods and functions, to be taken away together. Classes are held weakly."""
 
@@ -80,7 +94,7 @@ class Patches:
             return
         replacement: Any
         if _is_conditional(original):
-            method = Method(self, cls, name, original.fn, around, original)
+            method: Method = ConditionalMethod(self, cls, name, original.fn, around, original)
             replacement = copy.copy(original)
             replacement.fn = method
         elif _is_method(original):
@@ -146,7 +160,7 @@ def _patched(value: Any) -> Method | None:
     if type(value) is Method:
         return value
     inner = vars(value).get("fn") if hasattr(value, "__dict__") else None
-    return inner if type(inner) is Method else None
+    return inner if type(inner) is ConditionalMethod else None
 
 
 def _importable(cls: type) -> bool:
@@ -154,3 +168,12 @@ def _importable(cls: type) -> bool:
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is cls
+
+
+def _travels_by_value(cls: type) -> bool:
+    """Whether cloudpickle sends the class with its methods: a look-up would find it unfinished."""
+    if cls.__module__ == "__main__":
+        return True
+    cloudpickle: Any = sys.modules.get("cloudpickle.cloudpickle")
+    registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
+    return any(f"{cls.__module__}.".startswith(f"{name}.") for name in registered)

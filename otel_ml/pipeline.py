@@ -53,7 +53,9 @@ def use(
     global _meter_provider, _tracer_provider, generation
     if meter_provider is not None:
         _meter_provider = meter_provider
-        producer().use(meter_provider)
+    made = producer()  # here: created on the first prediction, in a callback of a meter, it would deadlock
+    if meter_provider is not None:
+        made.use(meter_provider)
     if tracer_provider is not None:
         _tracer_provider = tracer_provider
     generation += 1
@@ -184,3 +186,12 @@ def post_instrument() -> None:
     if asked and proxies:
         with _guard.guard("configure"):
             configure()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that held it does not exist in the child

@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from .model import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):  # made on every call: a fifth of what a frozen dataclass takes
     """What the output of a call says about its n rows."""
 
     scores: NDArray[np.float64] | None = None
@@ -34,8 +33,7 @@ class Outcome:
     """(n,) of any dtype, or None when the output names no label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """One call: who answered, what was given and answered, when and for how long."""
 
     model: Model
@@ -49,18 +47,20 @@ class Prediction:
 
 
 NOTHING = Outcome()
+_F8 = np.dtype("f8")
+_READ = (float, int, str, list, tuple, np.ndarray, np.generic)
 
 
 def read_outcome(output: object, model: Model, operation: str) -> Outcome:
     """Scores and labels of `output`, by the table above; an output of another form says nothing."""
-    values = _as_array(output)
+    values = as_array(output)
     if values is None or values.size == 0:
         return NOTHING
     if operation in ("decision_function", "score_samples"):
         return _margins(values, model, operation)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 2:
+    if values.ndim == 2 and model.task != "regression":
         return _rows_of_probabilities(values, model, operation)
     if values.ndim != 1:
         return NOTHING
@@ -68,15 +68,25 @@ def read_outcome(output: object, model: Model, operation: str) -> Outcome:
         return Outcome(labels=values)
     if values.dtype.kind not in "fiub":
         return NOTHING
-    return Outcome(scores=values.astype(np.float64, copy=False), score_type=_score_type(model))
+    return Outcome(scores=_floats(values), score_type=_score_type(model))
 
 
-def _as_array(output: object) -> NDArray[np.generic] | None:
-    if output is None or isinstance(output, (dict, set, bytes)):
+def _floats(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    if values.dtype is _F8:  # the call of one row is short: even an astype that does nothing shows in it
+        return cast("NDArray[np.float64]", values)
+    return values.astype(np.float64, copy=False)
+
+
+def as_array(output: object) -> NDArray[np.generic] | None:
+    """Numbers, labels or rows of them; None for anything else, which is neither walked through nor computed."""
+    if type(output) is np.ndarray and output.ndim and output.dtype.kind in "fiubU":
+        return output
+    kind = type(output)
+    if not isinstance(output, _READ) and (not hasattr(kind, "__array__") or hasattr(kind, "__dask_graph__")):
         return None
     try:
         values = np.asarray(output)
-    except (ValueError, TypeError):  # ragged, or an object that refuses to be an array
+    except Exception:  # ragged, or an object that refuses to be an array in a way of its own
         return None
     if values.dtype.kind not in "fiubUO":
         return None
@@ -88,7 +98,7 @@ def _as_array(output: object) -> NDArray[np.generic] | None:
 def _margins(values: NDArray[np.generic], model: Model, operation: str) -> Outcome:
     if values.dtype.kind not in "fiu":
         return NOTHING
-    numbers = values.astype(np.float64, copy=False)
+    numbers = _floats(values)
     anomaly = operation == "score_samples" or model.task == "outlier"
     score = numbers if numbers.ndim == 1 else numbers.max(axis=1)
     return Outcome(scores=score, score_type="anomaly" if anomaly else "margin")
@@ -97,13 +107,22 @@ def _margins(values: NDArray[np.generic], model: Model, operation: str) -> Outco
 def _rows_of_probabilities(values: NDArray[np.generic], model: Model, operation: str) -> Outcome:
     if values.dtype.kind != "f":
         return NOTHING
-    p = values.astype(np.float64, copy=False)
+    p = _floats(values)
     if operation != "predict_proba" and not _sums_to_one(p):
         return NOTHING
     scores = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
-    classes = np.asarray(model.classes if model.classes is not None else range(p.shape[1]))
-    labels = classes[p.argmax(axis=1)] if len(classes) == p.shape[1] else None
-    return Outcome(scores=scores, score_type="probability", labels=labels)
+    return Outcome(scores=scores, score_type="probability", labels=_likeliest(p, model.classes))
+
+
+def _likeliest(p: NDArray[np.float64], classes: tuple[object, ...] | None) -> NDArray[np.generic] | None:
+    if classes is None:
+        return np.asarray(p.argmax(axis=1))
+    if len(classes) != p.shape[1]:
+        return None
+    if len(p) == 1:  # one label, without an array of all of them on every call
+        best = int(p.argmax())
+        return np.asarray(classes[best : best + 1])
+    return np.asarray(np.asarray(classes)[p.argmax(axis=1)])
 
 
 def _sums_to_one(p: NDArray[np.float64]) -> bool:

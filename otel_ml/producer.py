@@ -40,6 +40,8 @@ BASELINE_EVERY = 300 * 10**9
 """Nanoseconds between baselines after that."""
 IDLE_AFTER = 60 * 10**9
 """Nanoseconds without any collection after which calls are only counted."""
+MAX_MODELS = 1000
+"""Models that are recorded: a program that makes ever new ones must not grow without bound."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,8 @@ class Producer:
         self._send_baseline = send_baseline
         self._tallies: dict[tuple[Any, ...], tuple[Model, Tally]] = {}
         self._captures: dict[tuple[Any, ...], Capture] = {}
+        self._refused = Pending(0, lambda: None, reason="too_many_models")
+        self._refused.idle = True
         self._readers: weakref.WeakKeyDictionary[MetricReader, _Reader] = weakref.WeakKeyDictionary()
         self._provider = meter_provider
         self._instance = str(uuid.uuid4())
@@ -83,7 +87,8 @@ class Producer:
         self._collected = clock()
         self._closed = False
         self._install()
-        os.register_at_fork(after_in_child=_weakly(self._after_fork))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_weakly(self._after_fork))
 
     # --- the way in
 
@@ -91,12 +96,26 @@ class Producer:
         """The queue for `operation` of `model`; equal identities share their counts."""
         with self._lock:
             identity = _identity(model)
+            if identity not in self._tallies and len(self._tallies) >= MAX_MODELS:
+                return self._refuse(model, operation)
             if identity not in self._tallies:
                 self._tallies[identity] = (model, Tally(model, self._ledger))
             key = (*identity, operation)
             if key not in self._captures:
                 self._captures[key] = Capture(model, operation, self._tallies[identity][1], self._pending)
             return self._captures[key]
+
+    def _refuse(self, model: Model, operation: str) -> Capture:
+        """The one capture of all models beyond the limit, which only counts that they were called."""
+        _guard.say_once(
+            "models",
+            f"{MAX_MODELS} models are recorded, model %s version %s and later ones are not; give models a lasting "
+            "name and version with otel_ml.register",
+            model.name, model.version,
+        )  # fmt: skip
+        if () not in self._captures:
+            self._captures[()] = Capture(model, operation, Tally(model, Ledger(self._clock())), self._refused)
+        return self._captures[()]
 
     def drain(self) -> None:
         """Count everything that is queued."""
@@ -136,14 +155,19 @@ class Producer:
         """Detach from every reader."""
         self._closed = True
         self._wake.set()
+        self._detach()
+
+    def _detach(self) -> None:
         for reader in list(self._readers):
             reader.__dict__.pop("_receive_metrics", None)
+        self._readers.clear()
 
     # --- the way out
 
     def use(self, meter_provider: MeterProvider) -> None:
         """Export through `meter_provider` instead of the global one."""
         if meter_provider is not self._provider:
+            self._detach()
             self._provider = meter_provider
             self._install()
 
@@ -186,6 +210,8 @@ class Producer:
         """`data` with our metrics; `data` itself when anything of ours fails."""
         try:
             with self._lock:
+                if reader not in self._readers:  # detached while this collection was under way
+                    return data
                 return replace(data, resource_metrics=[*data.resource_metrics, self._produce(reader, data)])
         except Exception as error:
             _guard.failed("produce", error)
@@ -216,8 +242,8 @@ class Producer:
 
     def _count_ourselves(self) -> None:
         for metric, counts in ((semconv.ERRORS, _guard.errors), (semconv.DROPPED, _guard.dropped)):
-            for reason in list(counts):
-                self._ledger.count(metric, {semconv.REASON: reason}, counts.pop(reason))
+            for reason, number in _guard.collect(counts).items():
+                self._ledger.count(metric, {semconv.REASON: reason}, number)
 
     def _baseline_due(self, state: _Reader, now: int) -> bool:
         if state.prometheus or not self._send_baseline:
@@ -252,12 +278,14 @@ class Producer:
         for state in self._readers.values():
             state.told.clear()
             state.since, state.collections = now, 0
-        _guard.reset()
 
 
 def _identity(model: Model) -> tuple[Any, ...]:
     baseline = model.baseline.id if model.baseline is not None else None
-    return (model.name, model.version, model.variant, model.role, baseline, model.task, model.feature_names)
+    classes = repr(model.classes)  # they name the labels; 0 and False are equal, but not the same label
+    return (
+        model.name, model.version, model.variant, model.role, baseline, model.task, classes, model.feature_names,
+    )  # fmt: skip
 
 
 def _described(metric: semconv.Metric) -> tuple[str, str, str]:

@@ -53,8 +53,8 @@ class Buckets:
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Count finite `values` of shape (n,)."""
-        cells = self.bounds.searchsorted(values, "left")
-        self.counts += np.bincount(cells, minlength=len(self.counts))
+        below = np.sort(values).searchsorted(self.bounds, "right")  # a fifth of looking every value up
+        self.counts += np.diff(below, prepend=0, append=len(values))
         if self.sum is not None:
             self.sum += float(values.sum())
 
@@ -199,12 +199,12 @@ class Probes:
 
     bounds: NDArray[np.float64]
     cuts: NDArray[np.float64]
-    """The bounds, then: -inf, just under the lower limit, the upper limit, the largest float, +inf."""
+    """-inf, the bounds, the largest float, +inf: ascending. Then just under the lower limit, the upper limit."""
 
     @classmethod
     def of(cls, bounds: NDArray[np.float64], limits: tuple[float, float]) -> Probes:
         low, high = np.nextafter(limits[0], -np.inf), limits[1]
-        return cls(bounds, np.concatenate([bounds, [-np.inf, low, high, _LARGEST, np.inf]]))
+        return cls(bounds, np.concatenate([[-np.inf], bounds, [_LARGEST, np.inf, low, high]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +225,17 @@ def count_sorted(column: NDArray[np.float64], probes: Probes) -> Counted:
     `searchsorted(column, cut, 'right')` is the number of values <= cut, so that differences of neighbouring
     cuts are the counts of (lo, hi] buckets, at a cost that hardly depends on the number of bounds.
     """
-    below = column.searchsorted(probes.cuts, "right")
-    negative, under, upto, finite, valid = (int(n) for n in below[-5:])
-    inside = below[:-5].clip(negative, finite)
-    buckets = np.diff(inside, prepend=negative, append=finite)
+    return counted(column.searchsorted(probes.cuts, "right"), len(column))
+
+
+def counted(below: NDArray[np.int64], rows: int) -> Counted:
+    """Counts from the number of values <= each cut of `Probes`, which may be summed over several columns."""
+    finite, valid, under, upto = below[-4:].tolist()
+    negative = int(below[0])
     return Counted(
-        buckets=buckets,
+        buckets=below[1:-3] - below[:-4],
         finite=finite - negative,
-        missing=len(column) - valid,
+        missing=rows - valid,
         non_finite=negative + valid - finite,
         out_of_range=max(under - negative, 0) + max(finite - upto, 0),
     )

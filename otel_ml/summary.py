@@ -90,9 +90,7 @@ class NumericSummary(_Summary):
         counted = self.histogram + other.histogram
         a, b = self.histogram.total, other.histogram.total
         share = b / (a + b)
-        mean = self.mean * (1 - share) + other.mean * share
-        within = math.sqrt(1 - share) * self.std, math.sqrt(share) * other.std
-        between = math.sqrt(share * (1 - share)) * (self.mean - other.mean)
+        mean, std = pooled_moments((self.mean, self.std), (other.mean, other.std), share)
         return replace(
             self,
             n=self.n + other.n,
@@ -101,7 +99,7 @@ class NumericSummary(_Summary):
             min=min(self.min, other.min),
             max=max(self.max, other.max),
             mean=mean,
-            std=finite(math.hypot(*within, between)),
+            std=std,
             reach=max(self.reach, other.reach),
             ks_error=self.ks_error * (1 - share) + other.ks_error * share,
             quantiles=None,
@@ -175,6 +173,14 @@ class Projection:
 def project(standard: Floats, loadings: Floats) -> Floats:
     """Standardised rows along `loadings`, rounded so that float32 input and another BLAS give the same."""
     return np.round(np.where(np.isfinite(standard), standard, 0.0) @ loadings, 5)
+
+
+def pooled_moments(a: tuple[float, float], b: tuple[float, float], share: float) -> tuple[float, float]:
+    """Mean and standard deviation of both together; `share` of the rows are those of `b`."""
+    mean = a[0] * (1 - share) + b[0] * share
+    within = math.sqrt(1 - share) * a[1], math.sqrt(share) * b[1]
+    between = math.sqrt(share * (1 - share)) * (a[0] - b[0])
+    return mean, finite(math.hypot(*within, between))
 
 
 def finite(value: float) -> float:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard, semconv
 from .columns import Table, categories, is_missing, is_numeric, numbers
-from .model import Model
+from .model import MAX_FEATURES, Model
 from .prediction import Outcome
 from .semconv import OTHER, STATES, UNSEEN
-from .sketches import Buckets, Count, Exponential, Ledger, Probes, count_sorted
+from .sketches import Buckets, Count, Exponential, Ledger, Probes, counted
 from .summary import CategoricalSummary, NumericSummary, Summary
 
-MAX_FEATURES = 200
 MAX_LABELS = 20
+MAX_ERROR_TYPES = 20
+MAX_LAYOUTS = 16
+"""Widths of input whose features are remembered."""
 MAX_EXTRA = 20
 """Most unknown columns that are named: a dict with ever new keys must not make ever new series."""
 _UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
 _EVERYWHERE = (-np.inf, np.inf)
 _DURATIONS = np.array(semconv.DURATION_BOUNDS)
+_BLOCK = 2**16
+"""Cells that are sorted and counted at a time: 512 KiB. Larger blocks leave the cache and cost twice as much."""
 
 
 class _Feature:
@@ -55,10 +59,6 @@ class _Feature:
         self.add_states(ok=len(column) - missing, missing=missing)
         return 0
 
-    def add_sorted(self, column: NDArray[np.float64]) -> None:
-        """Count a sorted numeric column, NaNs last."""
-        self.add(column)
-
 
 class _Numeric(_Feature):
     kind = "numeric"
@@ -76,25 +76,44 @@ class _Numeric(_Feature):
                 semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)
             ).sketch
             self._probes = Probes.of(summary.bounds, summary.limits)
+        self._below = np.zeros(len(self._probes.cuts), dtype=np.int64)
+        self._rows = 0
 
     def add(self, column: NDArray[np.generic]) -> int:
         values, missing, mismatched = numbers(column)
-        self.add_sorted(np.sort(values))
+        self.gather(np.sort(values))
+        self.settle()
         self.add_states(missing=missing, type_mismatch=mismatched)
         return mismatched
 
-    def add_sorted(self, column: NDArray[np.float64]) -> None:
-        counted = count_sorted(column, self._probes)
-        if self._bounded is not None:
-            self._bounded.counts += counted.buckets
-        elif counted.finite:
+    def gather(self, column: NDArray[np.float64]) -> None:
+        """Count a sorted column, NaNs last; `settle` says so to the series."""
+        self._below += column.searchsorted(self._probes.cuts, "right")
+        self._rows += len(column)
+        if self._bounded is None:
             self._free.add(column[np.isfinite(column)])
+
+    def settle(self) -> None:
+        """Hand over what was gathered."""
+        found = counted(self._below, self._rows)
+        self._below[:] = self._rows = 0
+        if self._bounded is not None:
+            self._bounded.counts += found.buckets
         self.add_states(
-            ok=counted.finite - counted.out_of_range,
-            missing=counted.missing,
-            non_finite=counted.non_finite,
-            out_of_range=counted.out_of_range,
+            ok=found.finite - found.out_of_range,
+            missing=found.missing,
+            non_finite=found.non_finite,
+            out_of_range=found.out_of_range,
         )
+
+
+class _Undecided(_Feature):
+    """A feature of which nothing but missing values was seen, so that nobody knows its kind."""
+
+    kind = "undecided"
+
+    def __init__(self, name: str, attributes: dict[str, str], ledger: Ledger, _: None) -> None:
+        super().__init__(name, attributes, ledger)
 
 
 class _Categorical(_Feature):
@@ -142,14 +161,17 @@ class Tally:
         self._model = model
         self._ledger = ledger
         self._attributes = model.attributes()
-        self._features: dict[str, _Feature] = {}
-        self._positional: dict[int, list[_Feature | None] | None] = {}
+        self._positional: dict[int, list[tuple[int, _Feature]]] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
         self._labels: dict[str, Count] = {}
         self._extra: set[str] = set()
-        if model.baseline is not None:
-            for name, summary in _within_limit(model):
-                self._features[name] = self._feature(name, summary)
+        self._error_types: set[str] = set()
+        self._features = {name: self._feature(name, summary) for name, summary in model.features().items()}
+        if model.baseline is not None and len(self._features) < len(model.baseline.features):
+            self._say(
+                "limit",
+                f"the baseline has more than {MAX_FEATURES} features; the most important are recorded",
+            )
 
     # --- features
 
@@ -162,22 +184,27 @@ class Tally:
             return _Categorical(name, attributes, self._ledger, summary)
         return _Feature(name, attributes, self._ledger)
 
-    def add_matrix(self, X: NDArray[np.generic]) -> None:
-        """Count rows of shape (n, d) whose columns have no names."""
-        features = self._by_position(X.shape[1])
+    def add_matrices(self, parts: Sequence[NDArray[np.generic]]) -> None:
+        """Count rows of shape (n, d), of one d, whose columns have no names."""
+        rows, width = sum(map(len, parts)), parts[0].shape[1]
+        features = self._by_position(width)
         if features is None:
-            self._violation("", "width", len(X))
-            _guard.drop("input_mismatch", len(X))
+            self._violation("", "width", rows)
+            _guard.drop("input_mismatch", rows)
             return
-        V = X.T.astype(np.float64, order="C", copy=True)
-        V.sort(axis=1)
-        for feature, column in zip(features, V, strict=True):
-            if feature is None:
-                continue
-            if feature.kind == "numeric":
-                feature.add_sorted(column)
-            else:
-                feature.add(column)
+        numeric = {place: feature for place, feature in features if isinstance(feature, _Numeric)}
+        for V in _transposed(
+            parts, rows, slice(None) if len(numeric) == width else list(numeric), len(numeric)
+        ):
+            V.sort(axis=1)
+            for feature, column in zip(numeric.values(), V, strict=True):
+                feature.gather(column)
+        for feature in numeric.values():
+            feature.settle()
+        for place, other in features:
+            if place not in numeric:
+                for part in parts:
+                    other.add(part[:, place])  # as it came: 0.1 in float32 is the category 0.1
 
     def add_table(self, table: Table) -> None:
         """Count rows of a table, its columns matched by name when it has names, else by position."""
@@ -190,21 +217,27 @@ class Tally:
                 return
         else:
             features = self._by_names(names, table)
-        for feature, column in zip(features, table.columns, strict=True):
-            mismatched = 0 if feature is None else feature.add(column)
-            if feature is not None and mismatched:
-                self._violation(feature.name, "type", mismatched)
+        for place, feature in features:
+            with _guard.guard("features"):  # a value that cannot be read costs its own column only
+                mismatched = feature.add(table.columns[place])
+                if mismatched:
+                    self._violation(feature.name, "type", mismatched)
 
     def _by_position(
         self, width: int, columns: Sequence[NDArray[np.generic]] = ()
-    ) -> list[_Feature | None] | None:
-        if width not in self._positional:
-            names = self._names(width)
-            if names is None:
-                return None
-            by_name = [self._by_name(name, columns[i] if columns else None) for i, name in enumerate(names)]
-            self._positional[width] = by_name
-        return self._positional[width]
+    ) -> list[tuple[int, _Feature]] | None:
+        """Places and features of the columns that are recorded; None when columns cannot be told apart."""
+        if width in self._positional:
+            return self._positional[width]
+        names = self._names(width)
+        if names is None:
+            return None
+        by_name = [self._by_name(name, columns[i] if columns else None) for i, name in enumerate(names)]
+        features = [(place, feature) for place, feature in enumerate(by_name) if feature is not None]
+        decided = all(feature.kind != _Undecided.kind for _, feature in features)
+        if decided and len(self._positional) < MAX_LAYOUTS:
+            self._positional[width] = features
+        return features
 
     def _names(self, width: int) -> Sequence[str] | None:
         """Names of `width` unnamed columns, None when they cannot be matched with what is known."""
@@ -215,14 +248,18 @@ class Tally:
             return [f"x{i}" for i in range(width)]
         return next((names for names in known if len(names) == width), None)
 
-    def _by_names(self, names: Sequence[str], table: Table) -> list[_Feature | None]:
-        """The feature of each named column, of equal names the first; the features that are absent are counted."""
-        features: list[_Feature | None] = []
+    def _by_names(self, names: Sequence[str], table: Table) -> list[tuple[int, _Feature]]:
+        """Places and features of named columns, of equal names the first; features that are absent are counted."""
+        features: list[tuple[int, _Feature]] = []
         seen: set[str] = set()
-        for name, column in zip(names, table.columns, strict=True):
-            features.append(None if name in seen else self._by_name(name, column, table.rows))
+        for place, name in enumerate(names):
+            feature = None if name in seen else self._by_name(name, table.columns[place], table.rows)
+            if feature is not None:
+                features.append((place, feature))
             seen.add(name)
-        for name, feature in self._features.items():
+        # a model of which nothing is known has no columns that could be absent
+        expected = self._features if self._model.width is not None else {}
+        for name, feature in expected.items():
             if name not in seen:
                 feature.add_states(missing=table.rows)
                 self._violation(name, "missing", table.rows)
@@ -230,7 +267,7 @@ class Tally:
 
     def _by_name(self, name: str, column: NDArray[np.generic] | None, rows: int = 0) -> _Feature | None:
         feature = self._features.get(name)
-        if feature is not None:
+        if feature is not None and feature.kind != _Undecided.kind:
             return feature
         baseline = self._model.baseline
         if baseline is not None:
@@ -239,14 +276,12 @@ class Tally:
             if name in self._extra:
                 self._violation(name, "extra", rows)
             return None
-        if len(self._features) >= MAX_FEATURES:
+        if feature is None and len(self._features) >= MAX_FEATURES:
             self._say(
                 "limit", f"the input has more than {MAX_FEATURES} features; the first ones are recorded"
             )
             return None
-        numeric = column is None or is_numeric(column)
-        kind: Callable[[str, dict[str, str], Ledger, None], _Feature] = _Numeric if numeric else _Categorical
-        self._features[name] = kind(name, self._attributes, self._ledger, None)
+        self._features[name] = _kind_of(column)(name, self._attributes, self._ledger, None)
         return self._features[name]
 
     def _violation(self, name: str, reason: str, amount: int) -> None:
@@ -313,6 +348,9 @@ class Tally:
     def add_failures(self, operation: str, failures: Sequence[tuple[int, str]]) -> None:
         """Count calls that raised: (duration in nanoseconds, type of the error)."""
         for duration, error_type in failures:
+            if error_type not in self._error_types and len(self._error_types) >= MAX_ERROR_TYPES:
+                error_type = OTHER
+            self._error_types.add(error_type)
             attributes = {
                 **self._attributes, semconv.OPERATION_NAME: operation, semconv.ERROR_TYPE: error_type,
             }  # fmt: skip
@@ -331,14 +369,30 @@ _VIOLATIONS = {
 }
 
 
-def _within_limit(model: Model) -> list[tuple[str, Summary]]:
-    """The features that are recorded: the most important ones, then column order, so that all pods agree."""
-    assert model.baseline is not None
-    items = list(model.baseline.features.items())
-    if len(items) > MAX_FEATURES:
-        _guard.say_once(
-            f"limit:{model.name}", "model %s: the baseline has %d features, the %d most important are recorded",
-            model.name, len(items), MAX_FEATURES,
-        )  # fmt: skip
-        items.sort(key=lambda item: -(item[1].importance or 0.0))
-    return items[:MAX_FEATURES]
+def _transposed(
+    parts: Sequence[NDArray[np.generic]], rows: int, columns: slice | list[int], width: int
+) -> Iterator[NDArray[np.float64]]:
+    """`columns` of all parts as (`width`, n) blocks, in one buffer that stays in the processor's cache."""
+    room = max(min(rows, _BLOCK // max(width, 1)), 1)
+    block = np.empty((width, room))
+    filled = 0
+    for part in parts:
+        done = 0
+        while done < len(part):
+            taken = min(len(part) - done, room - filled)
+            block[:, filled : filled + taken] = part[done : done + taken][:, columns].T
+            done, filled = done + taken, filled + taken
+            if filled == room:
+                yield block
+                filled = 0
+    if filled:
+        yield block[:, :filled]
+
+
+def _kind_of(
+    column: NDArray[np.generic] | None,
+) -> Callable[[str, dict[str, str], Ledger, None], _Feature]:
+    """What a column without a baseline is taken for; None stands for one of a matrix of numbers."""
+    if column is None or is_numeric(column):
+        return _Numeric
+    return _Undecided if all(map(is_missing, column.tolist())) else _Categorical

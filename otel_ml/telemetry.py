@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextvars import Token
 from dataclasses import dataclass
 
-import numpy as np
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
@@ -39,12 +38,15 @@ class Spans:
         self._provider = provider
         self._tracer: Tracer = trace.get_tracer(semconv.SDK_SCOPE, __version__, tracer_provider=provider)
         self._fixed = _fixed_attributes(model, operation)
+        self._active = False
 
     @property
     def active(self) -> bool:
-        """Whether a tracer provider is there to receive a span."""
-        provider = self._provider or trace.get_tracer_provider()
-        return not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+        """Whether a tracer provider is there to receive a span; one that was set stays."""
+        if not self._active:
+            provider = self._provider or trace.get_tracer_provider()
+            self._active = not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+        return self._active
 
     def start(self) -> ActiveSpan:
         """A span that is current until it is ended."""
@@ -58,10 +60,8 @@ class Spans:
 
     def emit(self, prediction: Prediction) -> None:
         """A span after the call, with the call's own times: samplers see score and label."""
-        attributes = {**self._fixed, **attributes_of(prediction)}
-        span = self._tracer.start_span(
-            self.name, kind=SpanKind.INTERNAL, attributes=attributes, start_time=prediction.start
-        )
+        attributes = self._fixed | attributes_of(prediction)
+        span = self._tracer.start_span(self.name, attributes=attributes, start_time=prediction.start)
         span.end(prediction.start + prediction.duration)
 
     def emit_failure(self, error: BaseException, start: int, duration: int) -> None:
@@ -69,8 +69,10 @@ class Spans:
         span = self._tracer.start_span(
             self.name, kind=SpanKind.INTERNAL, attributes=self._fixed, start_time=start
         )
-        self.fail(span, error)
-        span.end(start + duration)
+        try:
+            self.fail(span, error)
+        finally:
+            span.end(start + duration)
 
     def fail(self, span: Span, error: BaseException) -> None:
         """Mark `span` as failed by `error`."""
@@ -107,9 +109,9 @@ def attributes_of(prediction: Prediction) -> dict[str, AttributeValue]:
         if len(scores) == 1:
             attributes[semconv.PREDICTION_SCORE] = float(scores[0])
         else:
-            attributes[semconv.PREDICTION_SCORE_MIN] = float(np.min(scores))
-            attributes[semconv.PREDICTION_SCORE_MAX] = float(np.max(scores))
-            attributes[semconv.PREDICTION_SCORE_MEAN] = float(np.mean(scores))
+            attributes[semconv.PREDICTION_SCORE_MIN] = float(scores.min())
+            attributes[semconv.PREDICTION_SCORE_MAX] = float(scores.max())
+            attributes[semconv.PREDICTION_SCORE_MEAN] = float(scores.mean())
     if outcome.labels is not None and len(outcome.labels) == 1:
         attributes[semconv.PREDICTION_LABEL] = category(outcome.labels.tolist()[0])
     return attributes

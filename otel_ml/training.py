@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import columns, fitting, semconv
+from .binning import BUCKETS
 from .columns import Column
 from .errors import BaselineError
 from .fitting import NAMED, Detail
@@ -32,6 +33,58 @@ class Outputs:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `Baseline.fit` was told about the data."""
+
+    categorical: Iterable[str]
+    exclude: Iterable[str]
+    allowed: Mapping[str, tuple[float, float]]
+    importance: Mapping[str, float] | Sequence[float] | None
+    threshold: float | None
+    score_type: str | None
+    detail: Detail
+
+    @classmethod
+    def read(cls, *, resolution: str, quantiles: bool, **given: Any) -> Options:
+        """Options as a caller gives them. Raises `BaselineError` when there is no such resolution."""
+        if resolution not in BUCKETS:
+            raise BaselineError(f"resolution is one of {', '.join(BUCKETS)}, not {resolution!r}")
+        for names in ("categorical", "exclude"):  # read more than once
+            if not isinstance(given[names], str):
+                given[names] = tuple(given[names])
+        return cls(detail=Detail(buckets=BUCKETS[resolution], quantiles=quantiles), **given)
+
+    def check(self, table: Mapping[str, Column], *, scored: bool) -> None:
+        """Raise `BaselineError` when an option cannot be meant for these columns; no value is looked at."""
+        _names("categorical", self.categorical, table)
+        _names("exclude", self.exclude, table)
+        check_known("allowed", self.allowed, table)
+        for name, given in self.allowed.items():
+            _range(name, given)
+        _importance(self.importance, table)
+        _check_scores(self, scored)
+
+
+def fields(table: Mapping[str, Column], outputs: Outputs, options: Options) -> dict[str, Any]:
+    """The fields of a `Baseline` that follow from data."""
+    made = summaries(
+        table,
+        categorical=options.categorical,
+        exclude=options.exclude,
+        allowed=options.allowed,
+        importance=options.importance,
+        detail=options.detail,
+    )
+    return {
+        "rows": len(next(iter(table.values()))),
+        "columns": tuple(table),
+        "features": made,
+        "projections": fitting.projections(made, table, options.detail),
+        **output_summaries(outputs, options),
+    }
+
+
 def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
     """The columns of `X` by name. Raises `BaselineError` without rows, or when names do not fit."""
     features = None if features is None else tuple(map(str, features))
@@ -48,7 +101,7 @@ def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
     by_name = dict(zip(read.names, read.columns, strict=True))
     if features is None:
         return by_name
-    _known("features", features, by_name)
+    check_known("features", features, by_name)
     return {name: by_name[name] for name in features}
 
 
@@ -63,7 +116,7 @@ def summaries(
 ) -> dict[str, Summary]:
     """A summary by feature. Raises `BaselineError` when an option names a column that is not there."""
     categorical, excluded = _names("categorical", categorical, table), _names("exclude", exclude, table)
-    _known("allowed", allowed, table)
+    check_known("allowed", allowed, table)
     important = _importance(importance, table)
     made = {
         name: fitting.summarise(
@@ -85,16 +138,14 @@ def summaries(
     return made
 
 
-def output_summaries(
-    outputs: Outputs, *, threshold: float | None, score_type: str | None, detail: Detail
-) -> dict[str, Any]:
+def output_summaries(outputs: Outputs, options: Options) -> dict[str, Any]:
     """The fields of a `Baseline` that describe outputs."""
-    if outputs.scores is None and (threshold is not None or score_type is not None):
-        raise BaselineError("threshold= and score_type= describe scores; give scores= too")
+    _check_scores(options, outputs.scores is not None)
+    detail = options.detail
     fields: dict[str, Any] = {}
     if outputs.scores is not None:
-        fields["scores"] = _some_numbers("score", outputs.scores, threshold, detail)
-        fields["score_type"] = _score_type(fields["scores"], score_type)
+        fields["scores"] = _some_numbers("score", outputs.scores, options.threshold, detail)
+        fields["score_type"] = score_type(fields["scores"], options.score_type)
     if outputs.predictions is not None:
         fields["predictions"] = fitting.categorical("prediction", outputs.predictions)
     if outputs.uncertainty is not None:
@@ -152,12 +203,18 @@ def _some_numbers(name: str, column: Column, threshold: float | None, detail: De
     return summary
 
 
-def _score_type(scores: NumericSummary, given: str | None) -> str:
-    if given is None:
-        return "probability" if scores.min >= 0 and scores.max <= 1 else "value"
-    if given not in semconv.SCORE_TYPES:
-        raise BaselineError(f"score_type is one of {', '.join(semconv.SCORE_TYPES)}, not {given!r}")
-    return given
+def score_type(scores: NumericSummary, given: str | None) -> str:
+    """The type that was given, else the one that follows from the range of the scores."""
+    return given or ("probability" if scores.min >= 0 and scores.max <= 1 else "value")
+
+
+def _check_scores(options: Options, scored: bool) -> None:
+    if not scored and (options.threshold is not None or options.score_type is not None):
+        raise BaselineError("threshold= and score_type= describe scores; give scores= too")
+    if options.score_type is not None and options.score_type not in semconv.SCORE_TYPES:
+        raise BaselineError(
+            f"score_type is one of {', '.join(semconv.SCORE_TYPES)}, not {options.score_type!r}"
+        )
 
 
 def _outcomes(labels: Column, detail: Detail) -> Summary:
@@ -187,7 +244,7 @@ def _importance(
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        _known("importance", given, table)
+        check_known("importance", given, table)
         pairs: Iterator[tuple[str, float]] = iter(given.items())
     else:
         if len(given) != len(table):
@@ -211,11 +268,12 @@ def _names(option: str, given: Iterable[str], table: Mapping[str, Column]) -> fr
     if isinstance(given, str):
         raise BaselineError(f"{option}= takes a list of names; write {option}=[{given!r}]")
     names = frozenset(map(str, given))
-    _known(option, names, table)
+    check_known(option, names, table)
     return names
 
 
-def _known(option: str, names: Iterable[str], table: Mapping[str, Column]) -> None:
+def check_known(option: str, names: Iterable[str], table: Mapping[str, Column]) -> None:
+    """Raise `BaselineError` when the option names what is no column."""
     unknown = sorted(set(names) - set(table))
     if unknown:
         shown = ", ".join(list(table)[:20]) + (", …" if len(table) > 20 else "")

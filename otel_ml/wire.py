@@ -182,7 +182,7 @@ def _targets(model: Model) -> list[tuple[str, Summary]]:
     baseline = model.baseline
     assert baseline is not None
     others = (("score", baseline.scores), ("prediction", baseline.predictions))
-    features: list[tuple[str, Summary]] = [("feature", summary) for summary in baseline.features.values()]
+    features: list[tuple[str, Summary]] = [("feature", summary) for summary in model.features().values()]
     return features + [(target, summary) for target, summary in others if summary is not None]
 
 

@@ -151,10 +151,11 @@ class Baselines:
 
     def _latest(self, about: Destination, start: int, now: int) -> _Latest | None:
         assert about.target is not None
-        known = self._wire.setdefault(about.model, {}).setdefault(about.baseline_id, _OverWire())
-        if about.target not in known.latest:
+        known = self._wire.get(about.model, {}).get(about.baseline_id)
+        if known is None or about.target not in known.latest:
             if self._targets >= self._max_targets:
                 return None
+            known = self._wire.setdefault(about.model, {}).setdefault(about.baseline_id, _OverWire())
             known.latest[about.target] = _Latest()
             self._targets += 1
         known.created = max(known.created, start)
@@ -180,12 +181,19 @@ class Baselines:
         known = self._wire.get(replace(model, variant="", role="live"), {})
         return [baseline.reference(baseline_id) for baseline_id, baseline in known.items()]
 
-    def expire(self, before: int, models: Collection[ModelKey]) -> None:
-        """Forget what was last received before `before` (Unix ns) and belongs to none of `models`."""
-        used = {replace(model, variant="", role="live") for model in models}
-        for model in [m for m in self._wire if m not in used]:
-            known = self._wire[model]
-            for baseline_id in [i for i, baseline in known.items() if baseline.received < before]:
+    def expire(self, before: int, models: Mapping[ModelKey, Collection[str]]) -> None:
+        """Forget what was last received before `before` (Unix ns) and is of no use any more.
+
+        Of use to the live `models` are the baselines that their data name, and the newest one.
+        """
+        named: dict[ModelKey, set[str]] = {}
+        for model, ids in models.items():
+            named.setdefault(replace(model, variant="", role="live"), set()).update(ids)
+        for model, known in list(self._wire.items()):
+            used = named.get(model, set())
+            if model in named:
+                used.add(max(known, key=lambda i: (known[i].created, i)))
+            for baseline_id in [i for i, one in known.items() if one.received < before and i not in used]:
                 self._targets -= len(known.pop(baseline_id).latest)
             if not known:
                 del self._wire[model]

@@ -36,7 +36,7 @@ class ConsoleExporter:
 
     def export(self, evaluations: Iterable[Evaluation], held: Collection[Judged] = ()) -> None:
         """Print these evaluations when their turn comes; they are left out when too much waits already."""
-        text = "\n".join(lines(evaluations, self._verbosity, held))
+        text = "\n".join(_printable(line) for line in lines(evaluations, self._verbosity, held))
         if text:
             with contextlib.suppress(Full):
                 self._texts.put_nowait(text)
@@ -52,6 +52,11 @@ class ConsoleExporter:
         with contextlib.suppress(OSError, ValueError):
             while (text := self._texts.get()) is not None:
                 print(text, file=self._out, flush=True)
+
+
+def _printable(line: str) -> str:
+    """The line without what would move the cursor: names come from senders."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in line)
 
 
 def lines(

@@ -37,6 +37,10 @@ __all__ = ["DecodeError", "DecodeLimits", "Decoded", "Decoder", "TooManyPoints",
 
 _OURS = b"ml."
 _MAX_IDENTITY_BYTES = 64 * 1024
+_MAX_POINT_IDENTITY_BYTES = 4 * 1024
+"""Every series keeps the attributes of its points."""
+MAX_ATTRIBUTES = 128
+"""Attributes of a resource, and of a point: OpenTelemetry's own limit for spans."""
 _MAX_CACHED_BYTES = 64 * 1024 * 1024
 _DATA = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponential_histogram", 11: "summary"}
 
@@ -86,6 +90,8 @@ class Decoder:
         self._limits = limits
         self._slots: dict[tuple[bytes, bytes, bytes, Kind], _Slot] = {}
         self._series: dict[Series, Series] = {}
+        self._resources: dict[bytes, Attributes | None] = {}
+        self._scopes: dict[bytes, str] = {}
         self._bounds: dict[bytes, tuple[float, ...] | None] = {}
         self._cached_bytes = 0
 
@@ -101,18 +107,41 @@ class Decoder:
         return request.decoded()
 
     def slot(self, resource: bytes, scope: bytes, metric: bytes, kind: Kind) -> _Slot:
-        """The place of a metric's series, made when it is new."""
+        """The place of a metric's series, made when it is new; raises Unusable."""
         key = (resource, scope, metric, kind)
         slot = self._slots.get(key)
         if slot is None:
-            slot = _Slot(_resource(resource), _scope(scope), _text(metric), kind, {})
+            slot = _Slot(self._resource(resource), self.scope(scope), _text(metric), kind, {})
             self._slots[key] = slot
             self._cached_bytes += len(resource) + len(scope) + len(metric)
         return slot
 
+    def scope(self, data: bytes) -> str:
+        """The name of an instrumentation scope."""
+        name = self._scopes.get(data)
+        if name is None:
+            name = self._scopes[data] = _scope(data)
+            self._cached_bytes += len(data)
+        return name
+
+    def _resource(self, data: bytes) -> Attributes:
+        # Parsed once, however many metrics a sender puts below it; what is refused, too.
+        try:
+            found = self._resources[data]
+        except KeyError:
+            found = self._resources[data] = _resource(data)
+            self._cached_bytes += len(data)
+        if found is None:
+            raise Unusable("too_many_attributes")
+        return found
+
     def series(self, slot: _Slot, attributes: bytes) -> Series:
-        """The series with these attribute bytes, remembered in its slot from now on."""
+        """The series with these attribute bytes, remembered in its slot from now on; raises Unusable."""
+        if len(attributes) > _MAX_POINT_IDENTITY_BYTES:
+            raise Unusable("too_large")
         parsed = attributes_of(slot.kind, attributes)
+        if len(parsed) > MAX_ATTRIBUTES:
+            raise Unusable("too_many_attributes")
         made = Series(slot.resource, slot.scope, slot.metric, parsed, slot.kind)
         found = slot.series[attributes] = self._series.setdefault(made, made)
         self._cached_bytes += 2 * len(attributes)
@@ -130,7 +159,8 @@ class Decoder:
             return bounds
 
     def _forget(self) -> None:
-        self._slots, self._series, self._bounds, self._cached_bytes = {}, {}, {}, 0
+        self._slots, self._series, self._cached_bytes = {}, {}, 0
+        self._resources, self._scopes, self._bounds = {}, {}, {}
 
 
 def decode(body: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded:
@@ -227,7 +257,7 @@ class _Request:
             self._ignored["foreign"] += len(metric.spans)
         elif len(resource) + len(scope) + len(metric.name) > _MAX_IDENTITY_BYTES:
             self._rejected["too_large"] += len(metric.spans)
-        elif _scope(scope) == semconv.DRIFT_SCOPE:
+        elif self._decoder.scope(scope) == semconv.DRIFT_SCOPE:
             self._ignored["own_output"] += len(metric.spans)
         elif metric.shape not in ("sum", "histogram"):
             self._ignored[metric.shape] += len(metric.spans)
@@ -237,7 +267,12 @@ class _Request:
             self._rejected["not_monotonic"] += len(metric.spans)
         else:
             kind: Kind = "sum" if metric.shape == "sum" else "histogram"
-            self._points(self._decoder.slot(resource, scope, metric.name, kind), metric)
+            try:
+                slot = self._decoder.slot(resource, scope, metric.name, kind)
+            except Unusable as unusable:
+                self._rejected[unusable.reason] += len(metric.spans)
+            else:
+                self._points(slot, metric)
 
     def _points(self, slot: _Slot, metric: _Metric) -> None:
         read = sum_point if slot.kind == "sum" else histogram_point
@@ -247,11 +282,11 @@ class _Request:
                     raise Unusable("too_large")
                 point = read(metric.data, start, end, slot.series)
                 bounds = self._bounds(point) if slot.kind == "histogram" else ()
+                series = slot.series.get(point.attributes) or self._decoder.series(slot, point.attributes)
             except Unusable as unusable:
                 counter = self._rejected if unusable.faulty else self._ignored
                 counter[unusable.reason] += 1
                 continue
-            series = slot.series.get(point.attributes) or self._decoder.series(slot, point.attributes)
             self._columns.add(series, point, bounds, metric.temporality)
 
     def _bounds(self, point: WirePoint) -> tuple[float, ...]:
@@ -295,11 +330,12 @@ def _data(data: bytes, budget: Budget) -> tuple[list[tuple[int, int]], bytes, in
     return spans, data, temporality, monotonic
 
 
-def _resource(data: bytes) -> Attributes:
+def _resource(data: bytes) -> Attributes | None:
     try:
-        return scalars(Resource.FromString(data).attributes)
+        found = scalars(Resource.FromString(data).attributes)
     except ProtobufDecodeError as error:
         raise DecodeError(f"a resource is not valid protobuf: {error}") from error
+    return found if len(found) <= MAX_ATTRIBUTES else None
 
 
 def _scope(data: bytes) -> str:

@@ -34,6 +34,9 @@ _STATISTICS = {
 }
 _LEVELS = semconv.STATUSES[1:]
 
+BATCH = 2000
+"""Gauges in one request: a gRPC server takes no more than 4 MiB unless told otherwise."""
+
 Judged = tuple[ModelKey, str, Target]
 """A target of a model in the window of that name."""
 
@@ -168,6 +171,11 @@ def _identity(evaluation: Evaluation) -> dict[str, str]:
         semconv.DRIFT_WINDOW_NAME: evaluation.window_name,
     }
     return {name: value for name, value in attributes.items() if value}
+
+
+def batches(gauges: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+    """The gauges in parts that make requests of a size every backend takes; each a few hundred kB."""
+    return (gauges[first : first + BATCH] for first in range(0, len(gauges), BATCH))
 
 
 def request(gauges: Sequence[Sample], resource: Mapping[str, str], time: int) -> ExportMetricsServiceRequest:

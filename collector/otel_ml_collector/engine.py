@@ -11,7 +11,7 @@ runs ahead; they say nothing about whether the points of others are complete, an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 FUTURE = 60 * 1_000_000_000
 """How far ahead of us (ns) a sender's clock may run, or as far as the lateness if that is more."""
+KEEP_SENDER = 3600 * 1_000_000_000
+"""How long (ns) the series of a silent process are kept at least when room gets scarce: pods come and go."""
 KEEP_BASELINE = 3600 * 1_000_000_000
 """How long (ns) a baseline from the wire is kept at least; services repeat theirs every few minutes."""
 
 COUNTERS = (
     "points", "late", "future", "duplicate", "reset", "restart", "initial", "initial_rows", "overlap", "gap",
-    "rejected_limit", "malformed", "loop", "ignored", "baseline_delta", "baseline_empty", "errors",
+    "rejected_limit", "crowded", "malformed", "loop", "ignored", "baseline_delta", "baseline_empty", "errors",
 )  # fmt: skip
 """What `Engine.counters` counts: points by their fate, rows from before our time, comparisons that failed."""
 
@@ -100,7 +102,8 @@ class Engine:
         self._baselines = Baselines(baselines, max_targets=caps.max_groups, max_buckets=caps.max_buckets)
         self._panes = Panes(window)
         self._shapes: dict[tuple[float, ...], int] = {(): 0}
-        self._bounds: list[tuple[float, ...]] = [()]
+        self._bounds: dict[int, tuple[float, ...]] = {0: ()}
+        self._next_shape = 1
         self._routes: dict[int, tuple[Series, int]] = {}
         self._destinations: dict[int, Destination] = {}
         self._owners: dict[int, Owner] = {}
@@ -212,6 +215,7 @@ class Engine:
             "future": batch.time[which] > now + self._future,
             "late": late,
             "duplicate": repeated,
+            "crowded": self._streams.crowded(code[which]),
         }
         accepted = np.ones(len(which), bool)
         for reason, mask in unusable.items():
@@ -241,40 +245,50 @@ class Engine:
     def _shape(self, bounds: tuple[float, ...]) -> int:
         shape = self._shapes.get(bounds)
         if shape is None:
-            shape = self._shapes[bounds] = len(self._bounds)
-            self._bounds.append(bounds)
+            shape = self._shapes[bounds] = self._next_shape
+            self._bounds[shape] = bounds
+            self._next_shape += 1  # never used again: what remembers a shape must not take another for it
         return shape
+
+    def _forget_shapes(self) -> None:
+        """Let go of bounds that no stream has any more, once they are many."""
+        if len(self._bounds) > 2 * len(self._streams) + 1000:
+            used = {0, *self._streams.shapes()}
+            self._bounds = {shape: bounds for shape, bounds in self._bounds.items() if shape in used}
+            self._shapes = {bounds: shape for shape, bounds in self._bounds.items()}
 
     # --- evaluations out ----------------------------------------------------------------------------------
 
     def advance(self, now: int) -> list[Evaluation]:
         """Evaluations that became due by `now` (Unix ns): final ones at a step, a refresh in between."""
+        return list(self.advancing(now))
+
+    def advancing(self, now: int) -> Iterator[Evaluation]:
+        """As `advance`, one evaluation at a time. To be taken to its end; until then only `ingest` may be called."""
         watermark = max(now - self._lateness, self._streams.watermark)
         applied = self._streams.apply(watermark)
         if applied is not None:
             self._credit(applied)
-        return self._due(watermark, now)
+        yield from self._due(watermark, now)
 
-    def _due(self, watermark: int, now: int) -> list[Evaluation]:
+    def _due(self, watermark: int, now: int) -> Iterator[Evaluation]:
         window = self._window
         ends = steps_between(self._stepped, watermark, window.step_ns)[-MAX_STEPS:]
         refresh = watermark // nanoseconds(window.refresh)
         if not ends and refresh <= self._refreshed:
-            return []
+            return
         self._refreshed = max(self._refreshed, refresh)
-        evaluations: list[Evaluation] = []
         for end in ends:
             self._stepped = end
             fast = watermark if end == ends[-1] else None
-            evaluations += self._evaluate(end - window.length_ns, end, fast=fast, final=True)
+            yield from self._evaluate(end - window.length_ns, end, fast=fast, final=True)
         if not ends:
             start = (watermark // window.step_ns + 1) * window.step_ns - window.length_ns
-            evaluations = self._evaluate(start, watermark, fast=watermark, final=False)
+            yield from self._evaluate(start, watermark, fast=watermark, final=False)
         self._panes.roll(watermark)
         self._expire(watermark, now)
-        return evaluations
 
-    def _evaluate(self, start: int, end: int, *, fast: int | None, final: bool) -> list[Evaluation]:
+    def _evaluate(self, start: int, end: int, *, fast: int | None, final: bool) -> Iterator[Evaluation]:
         # Whoever expired before this end is left out, however seldom `advance` is called.
         idle = end - self._window.expiry_ns
         models = [
@@ -282,7 +296,7 @@ class Engine:
         ]
         for model in models:
             model.latest = self._evaluate_model(model, start, end, fast=fast, final=final)
-        return [model.latest for model in models if model.latest]
+            yield model.latest
 
     def _evaluate_model(
         self, model: Monitored, start: int, end: int, *, fast: int | None, final: bool
@@ -380,12 +394,17 @@ class Engine:
             self._owners.clear()
         quiet = max(expiry, nanoseconds(self._window.initial_max_age))
         gone = self._streams.expire(now - quiet - self._lateness)
+        if 2 * len(self._streams) > self._limits.max_streams:
+            quiet = max(KEEP_SENDER, nanoseconds(self._window.initial_max_age))
+            gone += self._streams.expire(now - quiet - self._lateness, senders=True)
         for stream in gone:
             del self._destinations[stream]
             self._owners.pop(stream, None)
         if gone:
             self._routes.clear()
-        self._baselines.expire(now - max(expiry, KEEP_BASELINE), list(self._groups.models))
+        self._forget_shapes()
+        named = {key: model.baselines for key, model in self._groups.models.items()}
+        self._baselines.expire(now - max(expiry, KEEP_BASELINE), named)
 
     # --- how it is ----------------------------------------------------------------------------------------
 
@@ -403,6 +422,11 @@ class Engine:
             "pending": self._streams.pending,
             "panes": len(self._panes),
         }
+
+    @property
+    def pending_values(self) -> int:
+        """Numbers that wait in the reorder buffer, 8 bytes each."""
+        return self._streams.pending_values
 
     def messages(self) -> list[str]:
         """What is worth saying once and was not said yet."""

@@ -150,7 +150,12 @@ class HttpSender:
 
     async def send(self, data: bytes) -> Outcome:
         """What became of one request."""
-        return await _in_thread(lambda: self._post(data))
+        # The socket's timeout is one for every read: an answer that trickles would never end.
+        try:
+            return await asyncio.wait_for(_in_thread(lambda: self._post(data)), 2 * self._timeout)
+        except asyncio.TimeoutError:
+            message = f"{self._url} did not finish its answer within {2 * self._timeout:g} s"
+            return Outcome(ok=False, retry=True, message=message)
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""

@@ -25,6 +25,8 @@ Part = Literal["histogram", "category", "state", "rows"]
 SCORE = Target("score")
 PREDICTION = Target("prediction")
 NO_ROOM = -1
+CELLS = 64
+"""Cells there is room for, times the groups there may be: buckets and states of two baselines at once."""
 
 _OLD_ENVIRONMENT = "deployment.environment"
 """Name of the environment attribute before semantic conventions 1.27; many senders still use it."""
@@ -200,6 +202,8 @@ class Groups:
     def __init__(self, *, max_groups: int, max_buckets: int) -> None:
         self._max_groups = max_groups
         self._max_buckets = max_buckets
+        # Every pane is as long as all cells: a share for each group, not the most that each may have.
+        self._max_cells = CELLS * max_groups + 4 * max_buckets
         self._cells = 0
         self._count = 0
         self.models: dict[ModelKey, Monitored] = {}
@@ -250,6 +254,8 @@ class Groups:
             return group.states
         # Twice: two baselines of one version may be served at the same time, and states need a place, too.
         if group.size() + length > 2 * self._max_buckets + len(semconv.STATES):
+            return None
+        if self._cells + length > self._max_cells:
             return None
         slot = self._allocate(length)
         if destination.part == "histogram":

@@ -19,6 +19,8 @@ _LOG = logging.getLogger(__name__)
 _MULTIPLIER = 1.5
 _JITTER = 0.5
 """Growth and spread of the backoff, those of the OpenTelemetry Collector."""
+MAX_BYTES = 128 * 1024 * 1024
+"""What may wait in one queue, so that a backend that stays away does not cost all memory."""
 _LAST_PAUSE = 0.5
 """Seconds between attempts while the queue drains before a stop."""
 
@@ -81,7 +83,7 @@ async def pause(seconds: float, wake: asyncio.Event) -> None:
 
 
 class SendingQueue:
-    """Sends what it is offered, in order, one request at a time."""
+    """Sends what it is offered, in order, one request at a time; `size` requests and `MAX_BYTES` may wait."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class SendingQueue:
         self._send, self._retry = send, retry
         self._clock, self._spread, self._pause = clock, spread, pause
         self._items: deque[Item] = deque()
+        self._bytes = 0
         self._filled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -116,17 +119,18 @@ class SendingQueue:
 
     def offer(self, item: Item) -> bool:
         """Take a request to send it when its turn comes; False when there is no room for it."""
-        if len(self._items) >= self.capacity:
+        if len(self._items) >= self.capacity or self._bytes + len(item.data) > MAX_BYTES:
             self.counts.refused += item.points
             if not self._full:
                 _LOG.warning(
-                    "exporter %s: its queue of %d is full; new data is dropped until it has room",
-                    self.name, self.capacity,
+                    "exporter %s: its queue is full with %d requests; new data is dropped until it has room",
+                    self.name, len(self),
                 )  # fmt: skip
             self._full = True
             return False
         self._full = False
         self._items.append(item)
+        self._bytes += len(item.data)
         self._filled.set()
         return True
 
@@ -143,12 +147,13 @@ class SendingQueue:
             _LOG.warning("exporter %s: %d requests could not be sent before the stop", self.name, len(self))
         self.counts.failed += sum(item.points for item in self._items)
         self._items.clear()
+        self._bytes = 0
 
     async def _work(self) -> None:
         while True:
             while self._items:
                 await self._deliver(self._items[0])
-                self._items.popleft()
+                self._bytes -= len(self._items.popleft().data)
             if self._stopping.is_set():
                 return
             self._filled.clear()

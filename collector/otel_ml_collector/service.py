@@ -4,12 +4,14 @@
     run(stop)  advance the engine on a timer and export what it says, until `stop` is set
     stop()     receive no more, export the last evaluation, let the queues drain
 
-The engine is called in the loop and one call at a time, so it needs no locks.
+The engine is called in the loop and one call at a time, so it needs no locks. Between two models, and between
+two requests that go out, requests that come in have their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import sys
@@ -18,7 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TextIO, TypeVar
+from typing import Protocol, TextIO
 
 from otel_ml import semconv
 from otel_ml._version import __version__
@@ -34,15 +36,16 @@ from .fields import Address, written
 from .health import HealthEndpoint
 from .points import PointBatch
 from .queue import Item
-from .receiver import Receiver
+from .receiver import Overloaded, Receiver
 from .scrape import ScrapeServer
 from .settings import Debug, Otlp, OtlpHttp, Prometheus
 from .window import WindowSpec
 
 _LOG = logging.getLogger(__name__)
-_R = TypeVar("_R")
 
 _S = 1_000_000_000
+_MAX_PENDING = 2**25
+"""Numbers that may wait in the reorder buffer, 256 MiB; beyond it senders are asked to come back later."""
 _MAX_MESSAGES = 1000
 """Different messages of the engine that are logged; more would be noise."""
 
@@ -143,7 +146,7 @@ class Service:
         """Work until `stop` is set."""
         period = min(1.0, self._window.step / 2, self._window.refresh / 2)
         while not stop.is_set():
-            self.tick()
+            await self.tick()
             try:
                 await asyncio.wait_for(stop.wait(), period)
             except asyncio.TimeoutError:
@@ -158,7 +161,7 @@ class Service:
 
         self._ready = False
         await asyncio.gather(*(receiver.stop(left() / 2) for receiver in self._receivers.values()))
-        self._last_tick()
+        await self._last_tick()
         await asyncio.gather(*(exporter.stop(left()) for exporter in self._exporters.values()))
         for console in self._consoles:
             console.stop(min(left(), 0.5))
@@ -190,46 +193,56 @@ class Service:
     # --- work ---
 
     def _consume(self, batch: PointBatch) -> Mapping[str, int]:
+        if self._engine.pending_values > _MAX_PENDING:
+            raise Overloaded("too many points wait for their window; send them again later")
         if not self._wire:
             batch = build.without_baselines(batch)
         return self._engine.ingest(batch, self._clock()) if len(batch) else {}
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         """Advance the engine to now, and export when it has something new or it is time."""
         now = self._clock()
         due = now - self._exported >= round(self._window.refresh * _S)
-        if self._advance(now) or due:
-            self._send(now)
-        self._guarded("telemetry", self._refresh_own)
+        if await self._advance(now) or due:
+            await self._send(now)
+        with self._guarded("telemetry"):
+            self._refresh_own()
 
-    def _last_tick(self) -> None:
+    async def _last_tick(self) -> None:
         """Evaluate and export all that was received: nothing will come any more that is worth waiting for."""
         now, refresh = self._clock(), round(self._window.refresh * _S)
         # The engine refreshes its numbers at whole multiples of the interval, once the lateness is over.
-        self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
-        self._send(now)
-        self._guarded("telemetry", self._refresh_own)
+        await self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
+        await self._send(now)
+        with self._guarded("telemetry"):
+            self._refresh_own()
 
-    def _advance(self, to: int) -> bool:
+    async def _advance(self, to: int) -> bool:
         """True when the engine has something new."""
-        evaluations = self._guarded("advance", lambda: self._engine.advance(to)) or []
-        self._held |= emit.judged(evaluations)
-        self._guarded("messages", self._say)
-        return bool(evaluations)
+        new = False
+        with self._guarded("advance"):
+            for evaluation in self._engine.advancing(to):
+                new = True
+                self._held |= emit.judged([evaluation])
+                await _others()
+        with self._guarded("messages"):
+            self._say()
+        return new
 
-    def _send(self, now: int) -> None:
+    async def _send(self, now: int) -> None:
         self._exported = now
-        self._guarded("export", lambda: self._export(now))
+        with self._guarded("export"):
+            await self._export(now)
 
-    def _guarded(self, place: str, work: Callable[[], _R]) -> _R | None:
-        """The result of `work`; a failure is logged and counted, and the next tick is another chance."""
+    @contextlib.contextmanager
+    def _guarded(self, place: str) -> Iterator[None]:
+        """A failure inside is logged and counted, and the next tick is another chance."""
         try:
-            return work()
+            yield
         except Exception:
             self._failures[place] += 1
             if self._failures[place] == 1:
                 _LOG.exception("%s failed; it is tried again, further failures are only counted", place)
-            return None
 
     def _say(self) -> None:
         for message in self._engine.messages():
@@ -237,14 +250,19 @@ class Service:
                 self._said.add(message)
                 _LOG.warning("%s", message)
 
-    def _export(self, now: int) -> None:
+    async def _export(self, now: int) -> None:
         current = self._engine.current(now)
         self._forget(current)
-        self._gauges = emit.gauges(current, self._policy, now, held=self._held)
-        if self._gauges and self._exporters:
-            data = emit.request(self._gauges, self._resource, now).SerializeToString()
+        gauges: list[Sample] = []
+        for evaluation in current:
+            gauges += emit.gauges([evaluation], self._policy, now, held=self._held)
+            await _others()
+        self._gauges = gauges
+        for part in emit.batches(gauges) if self._exporters else ():
+            data = emit.request(part, self._resource, now).SerializeToString()
             for exporter in self._exporters.values():
-                exporter.queue.offer(Item(data, len(self._gauges)))
+                exporter.queue.offer(Item(data, len(part)))
+            await _others()
         for console in self._consoles:
             console.export(current, self._held)
 
@@ -293,6 +311,11 @@ class Service:
                 yield f"Prometheus page http://{_at(settings.endpoint, self._pages[name].port)}/metrics"
             else:
                 yield "this console"
+
+
+async def _others() -> None:
+    """Let the requests that wait have their turn."""
+    await asyncio.sleep(0)
 
 
 def _at(asked: Address, port: int | None) -> Address:

@@ -28,7 +28,12 @@ Mask = NDArray[np.bool_]
 SAME_COLLECTION = 1_000_000_000
 """Series of one process whose first points are closer than this (ns) come from the same collection."""
 
-_COLUMNS = ("_start", "_time", "_temporality", "_shape", "_resource", "_offset", "_length", "_touched")
+MAX_WAITING = 1024
+"""Points of one stream that may wait: a round applies one of each, so this bounds the rounds."""
+
+_COLUMNS = (
+    "_start", "_time", "_temporality", "_shape", "_resource", "_offset", "_length", "_touched", "_waiting",
+)  # fmt: skip
 _UNSEEN = -1
 _NEVER = np.iinfo(np.int64).max
 
@@ -119,8 +124,10 @@ class Streams:
         self._resource = np.zeros(64, np.int64)
         self._offset = np.zeros(64, np.int64)
         self._length = np.zeros(64, np.int64)
-        self._touched = np.full(64, _NEVER, np.int64)
-        """When something last arrived; never, for places that are free."""
+        self._touched = np.zeros(64, np.int64)
+        """When something last arrived."""
+        self._waiting = np.zeros(64, np.int64)
+        """Points in the reorder buffer."""
         self._arena = np.zeros(1024, np.int64)
         self._used = 0
         self._pending: list[tuple[int, Points]] = []
@@ -134,6 +141,16 @@ class Streams:
     def pending(self) -> int:
         """Points that wait in the reorder buffer."""
         return sum(len(points) for _, points in self._pending)
+
+    @property
+    def pending_values(self) -> int:
+        """Numbers of the points that wait."""
+        return sum(len(points.values) for _, points in self._pending)
+
+    def shapes(self) -> set[int]:
+        """Shapes of the streams and of the points that wait."""
+        waiting = [np.unique(points.shape) for _, points in self._pending]
+        return set(np.concatenate([self._shape[self._alive()], *waiting]).tolist())
 
     @property
     def watermark(self) -> int:
@@ -166,7 +183,7 @@ class Streams:
             return
         for name in _COLUMNS:
             old = getattr(self, name)
-            new = np.full(2 * size, _NEVER if name == "_touched" else 0, old.dtype)
+            new = np.zeros(2 * size, old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
         more = 2 * size - len(self._resource_seen)
@@ -178,10 +195,18 @@ class Streams:
         repeated = late & (time == self._time[stream]) & (start == self._start[stream])
         return late & ~repeated, repeated
 
+    def crowded(self, stream: Ints) -> Mask:
+        """Which points of a request are more of one stream than may wait."""
+        order = np.argsort(stream, kind="stable")
+        before = np.empty_like(stream)
+        before[order] = _ranks(stream[order])
+        return self._waiting[stream] + before >= MAX_WAITING
+
     def push(self, points: Points, now: int) -> None:
         """Put points into the reorder buffer."""
         if len(points):
             self._touched[points.stream] = now
+            np.add.at(self._waiting, points.stream, 1)
             self._pending.append((int(points.time.min()), points))
 
     def apply(self, watermark: int) -> Applied | None:
@@ -202,6 +227,7 @@ class Streams:
         return self._apply(_ordered(concatenate(due))) if due else None
 
     def _apply(self, points: Points) -> Applied:
+        np.subtract.at(self._waiting, points.stream, 1)
         self._note_resources(points)
         counts: Counter[str] = Counter()
         increments, initial, overlapping = [], [], set()
@@ -283,22 +309,29 @@ class Streams:
 
     def _repack(self, room: int = 0) -> None:
         """Close the holes in the arena and leave `room` for more."""
-        alive = np.array(sorted(self._series), np.int64)
+        alive = self._alive()
         lengths = self._length[alive]
         kept = self._arena[ragged(self._offset[alive], lengths)]
         self._used = len(kept)
         self._arena = np.concatenate([kept, np.zeros(1024 + room + len(kept) // 2, np.int64)])
         self._offset[alive] = np.cumsum(lengths) - lengths
 
-    def expire(self, before: int) -> list[int]:
-        """Forget the streams that sent nothing since `before` (Unix ns of arrival); which they were."""
-        idle = np.flatnonzero(self._touched < before).tolist()
-        if not idle:
-            return []
-        waiting = {int(s) for _, points in self._pending for s in points.stream}
-        gone = [stream for stream in idle if stream not in waiting]
+    def _alive(self) -> Ints:
+        return np.fromiter(self._series, np.int64, len(self._series))
+
+    def expire(self, before: int, *, senders: bool = False) -> list[int]:
+        """Forget the streams that sent nothing since `before` (Unix ns of arrival); which they were.
+
+        With `senders` only those whose whole resource sent nothing: a process that is gone.
+        """
+        alive = self._alive()
+        touched = self._touched[alive]
+        if senders:
+            newest = np.zeros(len(self._resources), np.int64)
+            np.maximum.at(newest, self._resource[alive], touched)
+            touched = newest[self._resource[alive]]
+        gone: list[int] = alive[(touched < before) & (self._waiting[alive] == 0)].tolist()
         for stream in gone:
-            self._touched[stream] = _NEVER
             del self._index[self._series.pop(stream)]
             self._free.append(stream)
         if gone:
@@ -323,7 +356,12 @@ def _ordered(points: Points) -> Points:
 
 def _rounds(stream: Ints) -> list[Ints]:
     """Positions of the first points of all streams, then of the second ones, …; `stream` is sorted."""
-    first = np.flatnonzero(np.r_[True, stream[1:] != stream[:-1]])
-    rank = np.arange(len(stream)) - np.repeat(first, np.diff(np.r_[first, len(stream)]))
+    rank = _ranks(stream)
     order = np.argsort(rank, kind="stable")
     return np.split(order, np.cumsum(np.bincount(rank))[:-1])
+
+
+def _ranks(stream: Ints) -> Ints:
+    """How many points of the same stream stand before each; `stream` is sorted."""
+    first = np.flatnonzero(np.diff(stream, prepend=-1))
+    return np.arange(len(stream)) - np.repeat(first, np.diff(first, append=len(stream)))

@@ -8,7 +8,7 @@ below the limit that held it, twice in a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 
 from otel_ml import semconv
@@ -24,6 +24,7 @@ CLEAR_EVALUATIONS = 2
 
 _ONE_SIDED_95 = 1.645
 
+_DRIFTED = semconv.STATUSES.index("drifted")
 _DISTRIBUTION = ""
 """Key of the test of the distributions; a state's test has the state's name."""
 
@@ -52,7 +53,7 @@ class Verdict:
     detail: str
     """The reason in words, with its numbers."""
     p_value: float | None
-    """After correction, of the test behind the reason."""
+    """After correction, of the test behind the reason; with the reason fast that of the whole window."""
     held: Held
     """For the next evaluation."""
 
@@ -129,7 +130,11 @@ def judge(
         before = held.get(target, Held())
         opinion = _opinion(found, corrected[target], before.status, policy)
         alarm = _fast_alarm((fast or {}).get(target), policy)
-        verdicts[target] = alarm or _settle(opinion, before, policy, final=final)
+        verdict = _settle(opinion, Held(_DRIFTED) if alarm else before, policy, final=final)
+        # Where the whole window says the same, its reason and its numbers belong together.
+        if alarm and opinion.status < _DRIFTED:
+            verdict = replace(verdict, evaluated=True, reason="fast", detail=alarm, held=Held(_DRIFTED))
+        verdicts[target] = verdict
     return verdicts
 
 
@@ -257,19 +262,17 @@ def _why_ok(
     return "ok", f"{said or 'shares of states as in the baseline'} {over}", test
 
 
-def _fast_alarm(result: DriftResult | None, policy: Policy) -> Verdict | None:
-    """Drifted at once when a short window is far off beyond doubt."""
+def _fast_alarm(result: DriftResult | None, policy: Policy) -> str | None:
+    """What to say when a short window is far off beyond doubt, so that the target has drifted at once."""
     if result is None or _gate(result.values, result.reference_values, result.phi, policy) is not None:
         return None
     psi, p = result.statistics.get("psi", 0.0), result.p_value
     if p is None or psi < policy.fast_psi or p >= policy.fast_p:
         return None
-    detail = (
-        f"PSI {psi:.2g} ≥ {policy.fast_psi:g} and p {p:.1g} < {policy.fast_p:g} over {result.rows:,} rows, "
-        "in the short window that raises at once"
+    return (
+        f"PSI {psi:.2g} ≥ {policy.fast_psi:g} and p {p:.1g} < {policy.fast_p:g} over {result.rows:,} rows "
+        "of the short window, which raises at once; the gauges show the whole window"
     )
-    drifted = semconv.STATUSES.index("drifted")
-    return Verdict(drifted, True, "fast", detail, p, Held(drifted))
 
 
 def _settle(opinion: _Opinion, before: Held, policy: Policy, *, final: bool) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
+from .baseline import app as baseline_commands
 
 app = typer.Typer(
     help="OpenTelemetry instrumentation for machine-learning inference.",
@@ -31,6 +32,9 @@ def options(
     ] = False,
 ) -> None:
     """OpenTelemetry instrumentation for machine-learning inference."""
+
+
+app.add_typer(baseline_commands, name="baseline")
 
 
 @app.command()

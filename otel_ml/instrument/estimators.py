@@ -70,9 +70,15 @@ def observer(estimator: Any, operation: str) -> Observer | None:
         return _add_observer(_identity(estimator), operation)
 
 
-def is_registered(estimator: Any) -> bool:
-    """Whether a user gave this object, or one that it is a copy of, an identity."""
-    return registry.any_registered() and _identity(estimator).registered
+def speaks_in(estimator: Any, outer: Model) -> bool:
+    """Whether a user gave this object, or one that it is a copy of, an identity that is not the one of `outer`.
+
+    With that of `outer` every row would be counted twice.
+    """
+    if not registry.any_registered():
+        return False
+    inner = _identity(estimator)
+    return inner.registered and inner.model.attributes() != outer.attributes()
 
 
 def forget(estimator: Any) -> None:

@@ -96,7 +96,7 @@ def _predicting(operation: str, base: type) -> Around:
 def _observer(operation: str, estimator: Any, decorated: Observer | None) -> Observer | None:
     """What observes this call; None when it is part of the call of a decorated function."""
     try:
-        if decorated is not None and not estimators.is_registered(estimator):
+        if decorated is not None and not estimators.speaks_in(estimator, decorated.model):
             return None
         return estimators.observer(estimator, operation)
     except Exception as error:
@@ -157,7 +157,8 @@ def _patch_estimators(module: ModuleType, patches: Patches) -> None:
                     patches.add(part, name, arounds[name])
 
     for cls in _tree(base):
-        patch(cls)
+        with _guard.guard("patch"):  # one that cannot be patched leaves the others observed
+            patch(cls)
     patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
     patches.add(base, "__setstate__", _completing(patch))
 
@@ -267,9 +268,27 @@ def _patch_scorers(module: ModuleType, patches: Patches) -> None:
             patches.add(scorer, "__call__", _suppressing)
 
 
+# --- mlflow -----------------------------------------------------------------------------------------------
+
+
+def _suppressing_training(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > 3 and args[2] in (*TRAINING, *EVALUATION):
+            args = (*args[:3], _suppressing(args[3]), *args[4:])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _patch_mlflow(module: ModuleType, patches: Patches) -> None:
+    """Autologging switched on after us stands around our `fit`, and predicts its training data for metrics."""
+    patches.add_function(module, "_patch_estimator_method_if_available", _suppressing_training)
+
+
 _HOOKS: dict[str, Callable[[ModuleType, Patches], None]] = {
     "sklearn.base": _patch_estimators,
     "sklearn.utils.parallel": _patch_parallel,
     "sklearn.model_selection._validation": _patch_validation,
     "sklearn.metrics._scorer": _patch_scorers,
+    "mlflow.sklearn": _patch_mlflow,
 }

@@ -160,10 +160,28 @@ def test_baselines_of_models_that_are_gone_expire() -> None:
     """Those of live models stay, however long ago they came."""
     into = baselines()
     observe(into, reference((1,) * 6, S), now=10)
-    into.expire(11, [MODEL])
+    into.expire(11, {MODEL: ()})
     assert len(into) == 1
-    into.expire(10, [])
+    into.expire(10, {})
     assert len(into) == 1
-    into.expire(11, [])
+    into.expire(11, {})
     assert len(into) == 0
     assert into.reference(MODEL, ()) is None
+
+
+def test_a_baseline_that_is_refused_leaves_no_trace() -> None:
+    """Ids that keep changing do not make it grow beyond its limit."""
+    into = baselines(max_targets=1)
+    assert observe(into, reference((1,) * 6, S)) == [None, None]
+    for k in range(10):
+        assert observe(into, reference((1,) * 6, S, baseline=f"other{k}")) == ["limit", "limit"]
+    assert len(into) == 1
+
+
+def test_old_baselines_of_a_live_model_make_room() -> None:
+    """A version whose baseline is made anew every night keeps those its data name, and the newest."""
+    into = baselines()
+    for created, name in enumerate(("b1", "b2", "b3", "b4"), start=1):
+        observe(into, reference((1,) * 6, S, baseline=name, created=created), now=10)
+    into.expire(11, {MODEL: ("b2",)})
+    assert {one.id for one in into._over_wire(MODEL)} == {"b2", "b4"}

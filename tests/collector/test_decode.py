@@ -28,7 +28,15 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 
-from otel_ml_collector.decode import DecodeError, DecodeLimits, Decoder, TooManyPoints, decode
+from otel_ml_collector import decode as decode_module
+from otel_ml_collector.decode import (
+    MAX_ATTRIBUTES,
+    DecodeError,
+    DecodeLimits,
+    Decoder,
+    TooManyPoints,
+    decode,
+)
 from otel_ml_collector.points import CUMULATIVE, DELTA, PointBatch, Series
 
 SECOND = 1_000_000_000
@@ -436,3 +444,32 @@ def test_damaged_requests_never_crash(data: st.DataObject) -> None:
     batch = decoded.batch
     assert len(batch) + sum(decoded.rejected.values()) + sum(decoded.ignored.values()) <= 3
     assert int(batch.offsets[-1]) == len(batch.values)
+
+
+def test_a_large_resource_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many metrics stand below it, and also when it is refused."""
+    parsed = []
+
+    def counting(data: bytes) -> Any:
+        parsed.append(data)
+        return original(data)
+
+    original = decode_module._resource
+    monkeypatch.setattr(decode_module, "_resource", counting)
+    metrics = [histogram(histogram_point([1], []), name=f"ml.m{i}") for i in range(20)]
+    decoder = Decoder()
+
+    assert len(decoder.decode(request(*metrics, service_name="x")).batch) == 20
+    many = {f"k{i}": i for i in range(MAX_ATTRIBUTES + 1)}
+    assert decoder.decode(request(*metrics, **many)).rejected == {"too_many_attributes": 20}
+    assert len(parsed) == 2
+
+
+def test_points_with_attributes_beyond_reason_are_refused() -> None:
+    """Every series keeps its attributes, so their number and their size are bounded; others are taken."""
+    many = histogram_point([1], [], **{f"k{i}": i for i in range(MAX_ATTRIBUTES + 1)})
+    long = histogram_point([1], [], a="x" * 5000)
+    decoded = decode(request(histogram(many, long, histogram_point([1], [], a="x" * 3000))))
+
+    assert decoded.rejected == {"too_many_attributes": 1, "too_large": 1}
+    assert len(decoded.batch) == 1

@@ -273,3 +273,13 @@ def test_the_console_prints_what_was_exported_before_it_stops():
     exporter.export([EVALUATION])
     exporter.stop(10)
     assert out.getvalue().splitlines() == console.lines([EVALUATION], "basic")
+
+
+def test_names_cannot_steer_the_console():
+    """Names come from senders; what is no plain character is shown as a replacement."""
+    out = StringIO()
+    exporter = console.ConsoleExporter("basic", out)
+    exporter.export([replace(EVALUATION, model=replace(EVALUATION.model, model="a\x1b[2J\nb"))])
+    exporter.stop(10)
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("a\ufffd[2J\ufffdb ")

@@ -26,7 +26,9 @@ from pointbatches import (
 
 from otel_ml import semconv
 from otel_ml_collector.engine import COUNTERS, Limits
+from otel_ml_collector.groups import CELLS
 from otel_ml_collector.points import CUMULATIVE, DELTA
+from otel_ml_collector.streams import MAX_WAITING
 from otel_ml_collector.window import WindowSpec
 
 
@@ -293,3 +295,52 @@ def test_memory_stays_bounded_while_time_passes() -> None:
         serve(e, service, T0 + 20 * k * S, T0 + 20 * (k + 1) * S)
         sizes.append(e.stats()["panes"])
     assert max(sizes[3:]) <= max(sizes[:3]) + 1
+
+
+def test_one_stream_cannot_fill_the_reorder_buffer() -> None:
+    """A sender that floods one series is refused beyond its share; the others go on."""
+    e = engine()
+    rows, other = series(semconv.INFERENCE_ROWS), series(semconv.INFERENCE_ROWS, pod="b")
+    for _ in range(2):
+        flood = [P(rows, T0 + i, T0 + i + 1, (1,), (), DELTA) for i in range(MAX_WAITING - 100)]
+        refused = send(e, flood, [P(other, T0, T0 + S, (7,), (), DELTA)], now=T0 + S)
+    assert refused == {"crowded": MAX_WAITING - 200}
+    assert e.stats()["pending"] == MAX_WAITING + 2
+    assert the(finals(e, T0 + 3 * S, since=T0 + S)).rows == MAX_WAITING - 100 + 7
+    assert send(e, [P(rows, T0 + 4 * S, T0 + 5 * S, (1,), (), DELTA)], now=T0 + 5 * S) == {}
+
+
+def test_bounds_that_keep_changing_are_forgotten() -> None:
+    """A sender with new bounds in every report does not make the engine grow."""
+    e = engine()
+    at = series(semconv.FEATURE_VALUE, feature_name="age")
+    for k in range(1, 3000):
+        now = T0 + k * S
+        send(e, [P(at, T0, now, (1, 2), (float(k),))], now=now)
+        e.advance(now)
+    assert len(e._bounds) == len(e._shapes) < 1100
+
+
+def test_pods_that_come_and_go_do_not_use_up_the_streams() -> None:
+    """When room gets scarce the series of processes that went silent an hour ago make way."""
+    e = engine(WindowSpec(), limits=Limits(max_streams=60))
+    for pod in range(40):
+        now = T0 + 2 * pod * HOUR + 60 * S
+        service = Service(now - 50 * S, identity={"pod": f"p{pod}"})
+        service.rows(EVEN)
+        assert send(e, service.report(now), now=now) == {}
+        e.advance(now + HOUR)
+    assert e.stats()["streams"] <= 33
+
+
+def test_the_cells_of_all_groups_are_bounded() -> None:
+    """Every pane is as long as all cells, so that wide targets share what there is."""
+    e = engine(limits=Limits(max_groups=10, max_buckets=100))
+    service = Service(T0)
+    for feature in range(10):
+        for k in range(150):
+            service.category(f"c{k}", 1, feature=f"f{feature}")
+    send(e, service.report(T0 + S), now=T0 + S)
+    e.advance(T0 + 3 * S)
+    assert e._groups._cells == 10 * CELLS + 4 * 100
+    assert e.counters()["rejected_limit"] > 0

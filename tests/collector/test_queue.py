@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from otel_ml_collector import queue as queue_module
 from otel_ml_collector.exporter import retry_after
 from otel_ml_collector.queue import Item, Outcome, Retry, SendingQueue
 
@@ -212,3 +213,16 @@ async def test_what_is_left_when_the_grace_is_over_is_counted_as_failed():
 def test_a_retry_after_header_is_a_number_of_seconds_or_a_date(value, seconds):
     """Both forms of RFC 9110."""
     assert retry_after(value, datetime(2020, 1, 1, tzinfo=timezone.utc)) == seconds
+
+
+async def test_what_waits_is_bounded_in_bytes_too(monkeypatch):
+    """A thousand large requests for a backend that stays away would cost all memory."""
+    monkeypatch.setattr(queue_module, "MAX_BYTES", 5)
+    backend = Backend()
+    queue = backend.queue()
+    assert [queue.offer(item(data)) for data in (b"123", b"45", b"6")] == [True, True, False]
+    queue.start()
+    await until(lambda: len(queue) == 0)
+    assert queue.offer(item(b"12345"))
+    await queue.stop(10)
+    assert backend.received == [b"123", b"45", b"12345"]

@@ -251,3 +251,14 @@ def test_bounds_that_keep_changing_do_not_leak() -> None:
         push(state, Sent(1, 10 + k, [k] * (20 + k % 2), shape=k % 2))
         collect(state, 10 + k)
     assert len(state._arena) < 5000
+
+
+def test_a_silent_process_is_forgotten_before_a_silent_series() -> None:
+    """A series that comes back in a process that never stopped must find its base: nothing counts twice."""
+    state = streams()
+    push(state, Sent(1, 10, [1], pod="gone"), Sent(1, 10, [5]), Sent(1, 10, [1], feature="plan"))
+    push(state, Sent(1, 100, [2], feature="plan"))
+    collect(state, 200)
+    assert state.expire(STARTED + 90 * S, senders=True) == [0]
+    push(state, Sent(1, 300, [6]))
+    assert collect(state, 400) == ([(300, [1])], {})

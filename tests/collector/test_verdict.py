@@ -214,10 +214,22 @@ def test_fast_lane_raises_at_once() -> None:
     """A short window that is far off beyond doubt raises between steps, even when the long one is quiet."""
     far = replace(values(5.9, ks=0.9, p=1e-80), statistics={"psi": 6.0, "psi.excess": 5.9, "ks": 0.9})
     verdict = one(NOTHING, fast=far, final=False)
-    assert (verdict.status, verdict.reason, verdict.p_value, verdict.held) == (2, "fast", 1e-80, Held(2))
+    assert (verdict.status, verdict.reason, verdict.held) == (2, "fast", Held(2))
+    assert verdict.p_value == one(NOTHING).p_value  # what is exported beside it is of the whole window
     assert verdict.detail.startswith("PSI 6 ≥ 2 and p 1e-80 < 1e-06 over 5,200 rows")
     after = one(NOTHING, verdict.held, final=True)
     assert (after.status, after.held) == (2, Held(2, clear=1))
+
+
+def test_the_whole_window_speaks_for_itself_once_it_has_drifted() -> None:
+    """The fast lane still raises at once, and the reason is the one whose numbers the gauges show."""
+    far = replace(values(5.9, ks=0.9, p=1e-80), statistics={"psi": 6.0, "psi.excess": 5.9, "ks": 0.9})
+    twice = replace(POLICY, consecutive=2)
+    verdict = one(values(0.41), policy=twice, fast=far, final=False)
+    assert (verdict.status, verdict.reason, verdict.held) == (2, "psi", Held(2))
+    assert verdict.detail == one(values(0.41)).detail
+    still = one(values(0.12), verdict.held, fast=far, final=True)
+    assert (still.status, still.reason, still.held) == (2, "fast", Held(2))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ COLLECTOR = sorted((ROOT / "collector" / "otel_ml_collector").rglob("*.py"))
 SHARED = {"semconv", "errors", "binning", "histogram", "baseline", "summary", "_version"}
 FLOORS = [
     ["errors", "semconv", "_version"],
-    ["config", "_guard", "binning", "histogram", "columns"],
+    ["config", "_guard", "binning", "histogram", "columns", "reservoir", "datafile"],
     ["summary"],
-    ["training", "fitting", "untrusted", "baseline_file", "baseline"],
+    ["training", "fitting", "running", "batches", "untrusted", "baseline_file", "baseline"],
     ["model"],
     ["prediction", "sketches"],
     ["tally", "wire", "telemetry", "capture"],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "otel_ml.cli", "demo", "--fast"]
 PLAIN = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "100"}
@@ -30,9 +31,12 @@ def test_the_promised_sequence_happens() -> None:
     assert done.stderr == ""
 
 
-def test_ctrl_c_ends_it_cleanly() -> None:
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     """Ctrl-C: one line, exit code 130, and no collector left behind."""
-    process = subprocess.Popen(COMMAND, env=PLAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**PLAIN, "TMPDIR": str(tmp_path)}  # the collector's command line names it
+    process = subprocess.Popen(
+        COMMAND, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     while "a span of one request" not in process.stdout.readline():
         time.sleep(0)
@@ -41,9 +45,7 @@ def test_ctrl_c_ends_it_cleanly() -> None:
     assert process.returncode == 130, errors
     assert rest.endswith("stopped\n")
     assert "Traceback" not in errors
-    left = subprocess.run(
-        ["pgrep", "-f", "otel_ml_collector --config .*otel-ml-demo-"], capture_output=True, check=False
-    )
+    left = subprocess.run(["pgrep", "-f", f"otel_ml_collector.*{tmp_path}"], capture_output=True, check=False)
     assert left.stdout == b""
 
 

@@ -17,14 +17,14 @@ import pytest
 from integration.collector import Collector
 from integration.sink import Sink
 
-from otel_ml import Baseline
+from otel_ml import Baseline, semconv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN_HERE = {"auto_instrumented.py", "decorated_function.py", "fastapi_service.py", "make_baseline.py"}
 
 COLLECTOR = """
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
-processors: {ml_drift: {window: {length: 10m, step: 1m, lateness: 0s}, interval: 200ms}}
+processors: {ml_drift: {window: {length: 10m, step: 1m, lateness: 2s}, interval: 200ms}}
 exporters: {otlp: {endpoint: "%s", tls: {insecure: true}}}
 service: {pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [otlp]}}}
 """
@@ -76,6 +76,24 @@ def values(attributes: Any) -> dict[str, Any]:
     return {a.key: getattr(a.value, str(a.value.WhichOneof("value"))) for a in attributes}
 
 
+FORMS = {"counter": "sum", "histogram": "histogram", "gauge": "gauge", "observable_gauge": "gauge"}
+
+
+def assert_declared(requests: Sequence[Any], sent: Sequence[tuple[str, dict[str, Any]]] = ()) -> None:
+    """All that arrived under our scopes is in `semconv`: kind, unit, description and attributes."""
+    known = {value.name: value for value in vars(semconv).values() if isinstance(value, semconv.Metric)}
+    for _, attributes in sent:
+        assert set(attributes) - set(semconv.SPAN_ATTRIBUTES) == set()
+    for request in requests:
+        for scope in (scope for resource in request.resource_metrics for scope in resource.scope_metrics):
+            for metric in scope.metrics if scope.scope.name.startswith(semconv.SDK_SCOPE) else ():
+                spec, form = known[metric.name], str(metric.WhichOneof("data"))
+                assert (metric.unit, metric.description) == (spec.unit, spec.description)
+                assert form == FORMS[spec.kind]
+                for point in getattr(metric, form).data_points:
+                    assert set(values(point.attributes)) - set(spec.attributes) == set(), metric.name
+
+
 def last(requests: Sequence[Any], name: str, *keys: str) -> dict[Any, int]:
     """The latest count of each series of a cumulative metric, by the values of some attributes."""
     found = {}
@@ -112,6 +130,7 @@ def test_decorated_function_sends_its_calls_and_its_baseline(tmp_path: Path) -> 
     assert last(arrived, "ml.inference.rows", "ml.model.name") == {"churn": 300}
     assert last(arrived, "ml.feature.value", "ml.feature.name") == {"age": 300, "income": 300}
     assert last(arrived, "ml.prediction.score", "ml.prediction.score.type") == {"probability": 300}
+    assert_declared(arrived, sent)
     reference = {a.get("ml.feature.name", "score"): p.count for a, p in points(arrived, "ml.baseline.value")}
     assert reference == {"age": 5000, "income": 5000, "score": 5000}
 
@@ -129,6 +148,7 @@ def test_decorated_function_through_a_collector(tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{collector.ports['http']}"
         run("decorated_function.py", endpoint=endpoint, OTEL_TRACES_EXPORTER="none")  # it takes metrics only
         arrived = sink.wait_for(lambda requests: points(requests, "ml.drift.status"))
+    assert_declared(arrived)
     rows = {
         a.get("ml.feature.name", "score"): p.as_double for a, p in points(arrived, "ml.drift.window.rows")
     }
@@ -146,6 +166,7 @@ def test_auto_instrumented_pipeline_is_one_model(tmp_path: Path) -> None:
     assert [(name, a["ml.batch.size"]) for name, a in sent] == [
         ("predict_proba tumour", 57), *[("predict tumour", 1)] * 5,
     ]  # fmt: skip
+    assert_declared(arrived, sent)
     assert {a["ml.model.type"] for _, a in sent} == {"LogisticRegression"}
     assert last(arrived, "ml.inference.rows", "ml.operation.name") == {"predict_proba": 57, "predict": 5}
     features = last(arrived, "ml.feature.value", "ml.feature.name")
@@ -201,6 +222,7 @@ def test_fastapi_service_records_both_endpoints(tmp_path: Path) -> None:
             many = httpx.post(f"{url}/predict_many", json=two).raise_for_status().json()
             assert httpx.post(f"{url}/predict", json={"age": "?"}).status_code == 422
         arrived, sent = sink.metrics(), spans(sink)
+    assert_declared(arrived, sent)
     assert one == many[0] > 0.5 > many[1]
     assert [(name, a["ml.batch.size"]) for name, a in sent] == [("predict churn", 1), ("predict churn", 2)]
     assert sent[0][1]["ml.prediction.score.value"] == pytest.approx(one)

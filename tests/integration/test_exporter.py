@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -235,3 +237,34 @@ async def test_a_backend_that_speaks_something_else_is_a_success_without_details
     """An answer of 200 took the request, whatever stands in its body."""
     with http_backend(200, body=b"\xff\xff<html>") as (url, _):
         assert await HttpSender(http_settings(url)).send(DATA) == Outcome(ok=True)
+
+
+async def test_an_answer_that_trickles_does_not_hold_up_the_queue():
+    """Each byte comes within the timeout of the socket; the whole answer has a deadline of its own."""
+
+    connections: list[asyncio.Task[None]] = []
+
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        try:
+            with contextlib.suppress(ConnectionError):
+                while not reader.at_eof():
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sender = HttpSender(http_settings(f"http://127.0.0.1:{port}").model_copy(update={"timeout": 0.2}))
+    outcome = await asyncio.wait_for(sender.send(DATA), 5)
+    server.close()
+    for connection in connections:
+        connection.cancel()
+    await asyncio.wait(connections)
+    assert (outcome.ok, outcome.retry) == (False, True)
+    assert "did not finish its answer within 0.4 s" in outcome.message

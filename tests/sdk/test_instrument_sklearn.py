@@ -15,6 +15,7 @@ from instrumented import KMeansLike, Spans, X, fitted, run, y
 from joblib._parallel_backends import ThreadingBackend
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sklearn import ensemble, model_selection, multiclass, multioutput, neighbors, svm
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
@@ -28,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.parallel import Parallel, delayed
 
 import otel_ml
-from otel_ml import registry
+from otel_ml import config, registry
 from otel_ml.instrument.sklearn import SklearnInstrumentor
 from otel_ml.observer import suppressed
 
@@ -110,6 +111,7 @@ class MultiOutput(multioutput.MultiOutputClassifier):
         return super().predict(X)
 
 
+@pytest.mark.filterwarnings("ignore:The SAMME.R algorithm:FutureWarning")  # scikit-learn 1.5
 @pytest.mark.parametrize("kind", COMPOSITES)
 def test_every_call_is_one_emission_and_a_fit_is_none(kind: str, instrumented: Spans) -> None:
     """However many estimators take part, one call of the user is one prediction; fitting is none."""
@@ -212,6 +214,14 @@ def test_a_registered_model_inside_a_decorated_function_is_a_child(instrumented:
     assert inner.parent.span_id == outer.context.span_id
 
 
+def test_a_function_and_its_model_under_one_identity_are_one_prediction(instrumented: Spans) -> None:
+    """A model that is registered as what the function is decorated as is not counted twice."""
+    model = fitted()
+    registry.register(model, name="churn", version="3")
+    otel_ml.observe("churn", "3")(lambda X: model.predict(X))(X)
+    assert instrumented.names() == ["predict churn"]
+
+
 def test_a_registered_step_of_a_pipeline_is_part_of_the_pipelines_call(instrumented: Spans) -> None:
     """Only a decorated function lets others speak: in an estimator's own call every part is folded in."""
     pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
@@ -309,6 +319,33 @@ def test_what_somebody_patched_over_ours_stays(instrumented: Spans) -> None:
     otel_ml.uninstrument()
     assert set(model.predict(X)) == {10, 11}
     assert instrumented.names() == []
+
+
+def test_a_class_that_cannot_be_patched_leaves_the_others_observed(
+    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class that takes no attributes, as those of extension modules, stays as it is; the ones after it do not."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    config.settings.cache_clear()
+
+    class Sealed(type):
+        def __setattr__(cls, name: str, value: object) -> None:
+            raise TypeError("immutable")
+
+    class Immutable(BaseEstimator, metaclass=Sealed):
+        def predict(self, X: Any) -> Any:
+            return X
+
+    class After(BaseEstimator):
+        def predict(self, X: Any) -> Any:
+            return X
+
+    otel_ml.instrument()
+    try:
+        assert Immutable().predict(X) is After().predict(X) is X
+    finally:
+        otel_ml.uninstrument()
+    assert Spans(spans).names() == ["predict After"]
 
 
 def test_instrumenting_imports_nothing_and_reaches_what_is_imported_later() -> None:

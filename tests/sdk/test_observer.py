@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 
 import numpy as np
@@ -197,6 +198,33 @@ def test_threads_lose_no_row(collect, baseline):
     assert [p.count for p in select(points["ml.feature.value"], ml__feature__name="a")] == [16_000]
 
 
+@pytest.mark.parametrize("mode", ["all", "sampled", "off"])
+def test_score_is_asked_once(mode, reader, spans, baseline, training):
+    """The user's `score` runs once a call, whoever needs its answer."""
+    asked = []
+
+    def score(output):
+        asked.append(output)
+        return output[:, 1]
+
+    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode, score=score)
+    output = np.array([[0.25, 0.75]])
+    observer.call(lambda X: output, (training[:1],), {}, training[:1])
+    assert [id(output)] == [id(given) for given in asked]
+
+
+@pytest.mark.parametrize("mode", ["all", "sampled", "off"])
+def test_score_that_fails_costs_only_the_score(mode, monkeypatch, collect, spans, baseline, training):
+    """A `score` that raises is counted once as an error; rows, features and the result are as ever."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    config.settings.cache_clear()
+    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode, score=lambda output: output.gone)
+    assert observer.call(len, (training[:1],), {}, training[:1]) == 1
+    points = collect()
+    assert [p.value for p in points["ml.inference.rows"]] == [1]
+    assert [p.value for p in select(points["otel_ml.errors"], reason="score")] == [1]
+
+
 def test_unknown_span_mode_is_refused():
     """A span mode that does not exist is named with the ones that do."""
     with pytest.raises(otel_ml.ConfigurationError, match="spans='always' is not one of all, sampled, off"):
@@ -210,3 +238,53 @@ def test_observed_function_survives_cloudpickle(collect, baseline, training):
     copy = cloudpickle.loads(cloudpickle.dumps(predict))
     assert copy(training).tolist() == training[:, 0].tolist()
     assert [p.value for p in collect()["ml.inference.rows"]] == [2000]
+
+
+class Unspeakable(Exception):
+    """An error of a user whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Sizeless:
+    """An input whose length cannot be had."""
+
+    def __len__(self):
+        raise RuntimeError("no length")
+
+
+@pytest.mark.parametrize("mode", ["all", "sampled"])
+def test_a_span_ends_whatever_the_users_objects_raise(mode, monkeypatch, collect, spans):
+    """Objects that raise when they are looked at cost attributes, never an open span that others get under."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    config.settings.cache_clear()
+
+    def fails(X):
+        raise Unspeakable
+
+    observer = Observer(Model("churn", "3"), spans=mode)
+    with pytest.raises(Unspeakable):
+        observer.call(fails, (None,), {}, None)
+    observer.call(lambda X: 0.5, (None,), {}, Sizeless())
+    assert not trace.get_current_span().is_recording()
+    assert [span.attributes.get("error.type", "").rpartition(".")[2] for span in spans.get_finished_spans()] == [
+        "Unspeakable", "",
+    ]  # fmt: skip
+    assert [p.value for p in collect()["ml.inference.rows"]] == [1]
+
+
+def test_a_coroutine_can_be_closed_in_another_context(reader, spans):
+    """A task that is thrown away where it did not begin ends as it would without us."""
+
+    class Pause:
+        def __await__(self):
+            yield
+
+    async def predict(X):
+        await Pause()
+
+    coroutine = Observer(Model("churn", "3"), spans="off").call_async(predict, (1,), {}, 1)
+    contextvars.copy_context().run(coroutine.send, None)
+    coroutine.close()
+    assert owner.get() is None

@@ -25,6 +25,8 @@ def told(output, model, operation="predict"):
     ("output", "model", "operation", "expected"),
     [
         ([[0.3, 0.7]], CLASSIFIER, "predict_proba", ([0.7], "probability", ["yes"])),
+        ([[0.3, 0.7], [0.8, 0.2]], CLASSIFIER, "predict_proba", ([0.7, 0.2], "probability", ["yes", "no"])),
+        ([[0.2, 0.5, 0.3]], CLASSIFIER, "predict_proba", ([0.5], "probability", None)),
         ([[0.2, 0.5, 0.3]], FUNCTION, "predict_proba", ([0.5], "probability", [1])),
         ([[0.3, 0.7]], FUNCTION, "predict", ([0.7], "probability", [1])),
         ([[3.0, 7.0]], FUNCTION, "predict", (None, None, None)),
@@ -32,6 +34,7 @@ def told(output, model, operation="predict"):
         (np.array([1.0, 0.0]), CLASSIFIER, "predict", (None, None, [1.0, 0.0])),
         (np.array([1.5, -2.0]), REGRESSOR, "predict", ([1.5, -2.0], "value", None)),
         (np.array([3, 4]), REGRESSOR, "predict", ([3.0, 4.0], "value", None)),
+        (np.array([[0.3, 0.7]]), REGRESSOR, "predict", (None, None, None)),
         (np.array([[1.5], [-2.0]]), REGRESSOR, "predict", ([1.5, -2.0], "value", None)),
         (np.array([0.5, -2.0]), CLASSIFIER, "decision_function", ([0.5, -2.0], "margin", None)),
         (np.array([[0.5, -2.0, 3.0]]), CLASSIFIER, "decision_function", ([3.0], "margin", None)),

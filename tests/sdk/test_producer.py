@@ -17,6 +17,8 @@ from opentelemetry.sdk.resources import Resource
 from support import by_name, select
 
 from otel_ml import observe, pipeline
+from otel_ml.model import Model
+from otel_ml.observer import Observer
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
@@ -331,3 +333,89 @@ def test_producer_does_not_outlive_its_users(baseline):
     del reader, provider
     gc.collect()
     assert producer.readers == 0
+
+
+def test_another_provider_takes_the_place_of_the_first(baseline, training):
+    """After a change of provider the readers of the first get nothing of ours, and once more after it is back."""
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    providers = [MeterProvider([reader], shutdown_on_exit=False) for reader in readers]
+    predict = observed(baseline)
+    told = []
+    for provider in (providers[0], providers[1], providers[0]):
+        provider.get_meter("app").create_counter("orders").add(1)
+        pipeline.use(meter_provider=provider)
+        predict(training)
+        told.append([rows(reader) if reader.get_metrics_data() else [] for reader in readers])
+    assert told == [[[2000], []], [[], [4000]], [[6000], []]]
+
+
+def test_one_identity_with_other_classes_has_its_own_labels(collect):
+    """A model that was fitted again on other classes names those, under the same name and version."""
+    for classes in (("no", "yes"), ("stay", "go")):
+        model = Model("churn", "3", task="classification", classes=classes)
+        Observer(model, operation="predict_proba", spans="off").call(
+            lambda X: np.array([[0.2, 0.8]]), ([0],), {}, [0]
+        )
+    assert {p.attributes["ml.prediction.label"]: p.value for p in collect()["ml.predictions"]} == {
+        "yes": 1, "go": 1,
+    }  # fmt: skip
+
+
+def test_models_without_end_take_bounded_memory(monkeypatch, collect, caplog):
+    """Models beyond the limit are said once and their calls counted; the ones before go on."""
+    monkeypatch.setattr("otel_ml.producer.MAX_MODELS", 2)
+    predicts = [observe(model="churn", version=str(i), spans="off")(lambda X: 0.5) for i in range(5)]
+    for predict in predicts:
+        predict(np.zeros((1, 3)))
+    points = collect()
+    assert {p.attributes["ml.model.version"] for p in points["ml.inference.rows"]} == {"0", "1"}
+    assert {p.attributes["reason"]: p.value for p in points["otel_ml.dropped"]} == {"too_many_models": 3}
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+def test_a_child_does_not_wait_for_locks_of_its_parents_threads():
+    """A fork while another thread makes the producer or counts an error leaves the child able to work."""
+    told = run("""
+        import json, os, signal, threading
+        from otel_ml import _guard, pipeline
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with pipeline._lock, _guard._lock:
+                held.set()
+                done.wait()
+        threading.Thread(target=hold).start()
+        held.wait()
+        if os.fork() == 0:
+            signal.alarm(20)
+            _guard.drop("test", 1)
+            pipeline.producer()
+            os._exit(0)
+        status = os.wait()[1]
+        done.set()
+        print(json.dumps({"status": status}))
+    """)
+    assert told == {"status": 0}
+
+
+def test_a_platform_without_fork_works(monkeypatch, collect_factory, baseline, training):
+    """Where there is no fork there is nothing to register for it."""
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    collect = collect_factory()
+    observed(baseline)(training)
+    assert [p.value for p in collect()["ml.inference.rows"]] == [2000]
+
+
+def test_the_first_prediction_can_be_in_a_callback_of_a_meter():
+    """A gauge of the application that asks an instrumented model does not deadlock its collection."""
+    program = GLOBAL + textwrap.dedent("""
+        import signal
+        signal.alarm(30)
+        metrics.set_meter_provider(MeterProvider([reader]))
+        otel_ml.instrument()  # its own callback comes first: a prediction shows in the collection after
+        ask = lambda options: [metrics.Observation(float(model.predict(X[:1])[0]))]
+        metrics.get_meter("app").create_observable_gauge("forecast", callbacks=[ask])
+        reader.get_metrics_data()
+        report(reader)
+    """)
+    assert run(program)["ml.inference.rows"] == 1

@@ -304,3 +304,68 @@ def test_a_matrix_is_read_like_an_array(baseline, training):
         warnings.simplefilter("ignore", PendingDeprecationWarning)
         points = count(baseline, np.matrix(training[:5]))
     assert states(points, "a") == {"ok": 5}
+
+
+def test_categories_in_float32_are_those_of_float64():
+    """A category 0.1 that arrives in a float32 matrix is the category 0.1."""
+    X = np.column_stack([np.tile([0.1, 0.5, 0.7, 0.9], 250), np.linspace(0, 1, 1000)])
+    reference = Baseline.fit(X, model="m", version="1", features=["k", "v"], categorical=["k"])
+    points = count(reference, X.astype(np.float32))
+    assert categories(points, "k") == {"0.1": 250, "0.5": 250, "0.7": 250, "0.9": 250}
+    assert states(points, "k") == {"ok": 1000}
+
+
+def test_a_missing_first_value_does_not_decide_the_kind():
+    """A feature whose first rows are null is numeric as soon as it has a number."""
+    for first in ({"income": [None, None]}, [[None], [None]]):
+        points = count(None, first, {"income": [1.5, 2.5]} if isinstance(first, dict) else [[1.5], [2.5]])
+        (point,) = points["ml.feature.value"]
+        assert point.count == 2
+        assert states(points, point.attributes["ml.feature.name"]) == {"missing": 2, "ok": 2}
+
+
+def test_columns_of_one_form_are_not_missing_in_another():
+    """Without a baseline nothing says which columns there should be: arrays and frames are counted apart."""
+    points = count(None, np.zeros((2, 2)), pd.DataFrame({"a": [0.0] * 3}))
+    assert [states(points, name) for name in ("x0", "x1", "a")] == [{"ok": 2}, {"ok": 2}, {"ok": 3}]
+    assert "otel_ml.schema.violations" not in points
+
+
+def test_a_value_that_cannot_be_read_costs_its_own_column(monkeypatch, baseline):
+    """The other features of its row, and of all rows counted with it, are recorded."""
+
+    class Unreadable:
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    points = count(
+        baseline,
+        {"c": [1, 2], "a": [0.0] * 2, "b": [-50.0] * 2},
+        {"c": [Unreadable()], "a": [0.0], "b": [-50.0]},
+    )
+    assert states(points, "a") == states(points, "b") == {"ok": 3}
+
+
+def test_a_model_of_many_features_sends_the_baseline_of_the_recorded_ones():
+    """Data and baseline on the wire are about the same features, the most important ones."""
+    names = [f"f{i}" for i in range(201)]
+    X = np.random.default_rng(3).normal(size=(600, 201))
+    important = [float(i > 0) for i in range(201)]
+    reference = Baseline.fit(X, model="m", version="1", features=names, importance=important)
+    points = count(reference, X)
+    for metric in ("ml.feature.value", "ml.baseline.value"):
+        assert {p.attributes["ml.feature.name"] for p in points[metric]} == set(names[1:])
+
+
+def test_widths_and_error_types_without_end_take_bounded_memory():
+    """Inputs of ever new widths and errors of ever new classes do not grow what is kept."""
+    points = count(None, *(np.zeros((1, width)) for width in range(1, 300)))
+    ((_, tally),) = pipeline.producer()._tallies.values()
+    assert len(tally._positional) <= 16
+    assert states(points, "x0") == {"ok": 299}
+    tally.add_failures("predict", [(1, f"Error{i}") for i in range(100)])
+    durations = [s for s in tally._ledger if s.metric.name == "ml.inference.duration"]
+    types = {s.attributes.get("error.type"): int(s.sketch.counts.sum()) for s in durations}
+    assert len(types) == 22
+    assert types["__other__"] == 80

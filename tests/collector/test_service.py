@@ -1,0 +1,86 @@
+"""The service around the engine, on an injected clock and without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pointbatches import EVEN, T0, S, Service, batch
+
+from otel_ml_collector import config, service
+from otel_ml_collector.emit import BATCH
+from otel_ml_collector.intake import Overloaded
+
+CONFIG = """
+receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
+processors: {ml_drift: {interval: 1s, window: {lateness: 1s}}}
+exporters: {otlphttp: {endpoint: "http://127.0.0.1:1"}}
+service: {pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [otlphttp]}}}
+"""
+
+START = T0 + 10 * S
+"""Amid a step of the window."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def collector(clock: Clock) -> service.Service:
+    return service.Service(config.parse(CONFIG, source="test", environ={}), clock=clock)
+
+
+async def test_requests_have_their_turn_between_two_models() -> None:
+    """Many models are evaluated in one tick, and the event loop serves others in between."""
+    clock = Clock()
+    running = collector(clock)
+    for model in range(5):
+        pod = Service(START, identity={"model": f"m{model}"})
+        pod.rows(EVEN)
+        running._consume(batch(pod.report(START + S)))
+    clock.now = START + 3 * S
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await running.tick()
+    task.cancel()
+    assert len(running._engine.current(clock.now)) == 5
+    assert turns >= 10  # for every model once when it is evaluated and once when it is exported
+
+
+async def test_what_goes_out_is_split_into_requests_that_backends_take() -> None:
+    """A gRPC server refuses more than 4 MiB for good: no request holds more than `BATCH` gauges."""
+    clock = Clock()
+    running = collector(clock)
+    for model in range(150):
+        pod = Service(START, identity={"model": f"m{model}"})
+        pod.rows(EVEN)
+        running._consume(batch(pod.report(START + S)))
+    clock.now = START + 3 * S
+    await running.tick()
+    (exporter,) = running._exporters.values()
+    sizes = [item.points for item in exporter.queue._items]
+    assert len(sizes) > 1
+    assert max(sizes) == BATCH
+    assert sum(sizes) == len(running._gauges)
+
+
+async def test_a_full_reorder_buffer_asks_senders_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for its window is bounded; nothing that was taken is dropped for it."""
+    monkeypatch.setattr(service, "_MAX_PENDING", 5)
+    running = collector(Clock())
+    pod = Service(START)
+    pod.rows(EVEN)
+    assert running._consume(batch(pod.report(START + S))) == {}
+    with pytest.raises(Overloaded, match="later"):
+        running._consume(batch(pod.report(START + 2 * S)))
