@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FLOOR := .venvs/floor
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test floor check bench build clean
+.PHONY: setup demo test floor check bench bench-peers build clean
 
 setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
 
@@ -43,6 +43,9 @@ check: $(STAMP) ## format, lint, types, generated files
 
 bench: $(STAMP) ## what a call costs, as ratios measured in one run
 	@$(BIN)/python -m benchmarks.hot_path
+
+bench-peers: $(STAMP) ## the same rows through whylogs; import time and size beside evidently and nannyml
+	@$(BIN)/python -m benchmarks.peers
 
 build: $(STAMP) ## wheel and source distribution in dist/
 	@rm -rf dist

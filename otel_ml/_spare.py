@@ -35,6 +35,8 @@ class Spare:
 
     def give_back(self, block: bytearray) -> None:
         """Keep `block`, which nothing refers to any more; sizes that are no longer asked for make room."""
+        if len(block) > self._limit:
+            return
         kept = sum(len(blocks) * size for size, blocks in list(self._blocks.items()))
         if kept + len(block) > self._limit:
             self._blocks.clear()

@@ -38,12 +38,13 @@ _PIECE_BYTES = 2**16
 class Pending:
     """How much waits to be counted in this process, and what to do when it is too much."""
 
-    __slots__ = ("bytes", "idle", "limit", "reason", "relieve", "wake_at")
+    __slots__ = ("bytes", "idle", "limit", "reason", "relieve", "spare", "wake_at")
 
     def __init__(self, limit: int, relieve: Callable[[], None], *, reason: str = "no_reader") -> None:
         self.bytes = 0
         self.limit = limit
         self.wake_at = limit // 2
+        self.spare = Spare(limit // 2)
         self.relieve = relieve
         self.idle = False
         """True while calls are only counted, because nobody collects."""
@@ -62,7 +63,7 @@ class Unread:
 class Capture:
     """The queue of one operation of one model. `take` before the call, `put` after it, `drain` to count."""
 
-    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_spare", "_tally", "skipped")
+    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
 
     def __init__(self, model: Model, operation: str, tally: Tally, pending: Pending) -> None:
         self._model = model
@@ -70,7 +71,6 @@ class Capture:
         self._tally = tally
         self._pending = pending
         self._queue: list[tuple[Any, Any, int]] = []
-        self._spare = Spare(pending.limit)
         self._failures: list[tuple[int, str]] = []
         self.skipped = 0
         """Calls that were only counted because nobody collects."""
@@ -80,7 +80,7 @@ class Capture:
         if type(rows) is np.ndarray and rows.ndim == 2:
             dtype = rows.dtype
             if dtype is _F8 or dtype is _F4 or dtype is _I8 or dtype is _I4:
-                data = rows.tobytes() if rows.nbytes < LARGE else self._spare.copy(rows)
+                data = rows.tobytes() if rows.nbytes < LARGE else self._pending.spare.copy(rows)
                 return data, rows.shape, dtype
         return snapshot(rows, self._model.width)
 
@@ -146,7 +146,7 @@ class Capture:
             matrices.clear()
             for data, _, _ in entries:
                 if type(data) is bytearray:
-                    self._spare.give_back(data)
+                    self._pending.spare.give_back(data)
         tables: dict[Any, list[Table]] = {}
         for taken in others:
             if isinstance(taken, Unread):

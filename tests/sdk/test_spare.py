@@ -39,6 +39,14 @@ def test_kept_memory_is_bounded():
     assert [any(block is old for old in blocks) for block in again] == [True, False, False]
 
 
+def test_a_block_larger_than_the_limit_is_not_kept():
+    """One huge batch does not pin its size for the life of the process."""
+    spare, rows = Spare(limit=100), np.zeros((20, 5))
+    first = spare.copy(rows)
+    spare.give_back(first)
+    assert spare.copy(rows) is not first
+
+
 def test_large_calls_of_changing_content_are_all_counted(collect, baseline):
     """Blocks that are used again between drains mix no call with another."""
     observer = Observer(Model("churn", "3", baseline=baseline), spans="off")
