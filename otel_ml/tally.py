@@ -189,8 +189,7 @@ class Tally:
         rows, width = sum(map(len, parts)), parts[0].shape[1]
         features = self._by_position(width)
         if features is None:
-            self._violation("", "width", rows)
-            _guard.drop("input_mismatch", rows)
+            self._misfit(width, rows)
             return
         numeric = {place: feature for place, feature in features if isinstance(feature, _Numeric)}
         for V in _transposed(
@@ -212,8 +211,7 @@ class Tally:
         if names is None:
             features = self._by_position(len(table.columns), table.columns)
             if features is None:
-                self._violation("", "width", table.rows)
-                _guard.drop("input_mismatch", table.rows)
+                self._misfit(len(table.columns), table.rows)
                 return
         else:
             features = self._by_names(names, table)
@@ -285,11 +283,23 @@ class Tally:
         return self._features[name]
 
     def _violation(self, name: str, reason: str, amount: int) -> None:
-        attributes = {**self._attributes, semconv.REASON: reason}
-        if name:
-            attributes[semconv.FEATURE_NAME] = name
+        attributes = {**self._attributes, semconv.REASON: reason, semconv.FEATURE_NAME: name}
         self._ledger.count(semconv.SCHEMA_VIOLATIONS, attributes, amount)
-        self._say(f"{reason}:{name}", _VIOLATIONS[reason], *((name,) if name else ()))
+        self._say(f"{reason}:{name}", _VIOLATIONS[reason], name)
+
+    def _misfit(self, width: int, rows: int) -> None:
+        """Unnamed columns of a number that fits nothing that is known."""
+        attributes = {**self._attributes, semconv.REASON: "width"}
+        self._ledger.count(semconv.SCHEMA_VIOLATIONS, attributes, rows)
+        _guard.drop("input_mismatch", rows)
+        expected = self._model.width or 0
+        self._say(
+            "width",
+            "the input has %d columns, expected are %d; its features are not recorded. Give it the columns of the "
+            "baseline, in that order, or make a new baseline",
+            width,
+            expected,
+        )
 
     def _say(self, key: str, message: str, *arguments: object) -> None:
         model = self._model
@@ -362,9 +372,8 @@ class Tally:
 
 
 _VIOLATIONS = {
-    "width": "the input has another number of columns than the baseline; its features are not recorded",
     "missing": "the feature %r is not in the input; its rows count as missing",
-    "extra": "the input's column %r is not in the baseline; it is not recorded",
+    "extra": "the input's column %r is not in the baseline; it is not recorded (a baseline can name it in exclude=)",
     "type": "feature %r is a number in the baseline; values that are none count as type_mismatch",
 }
 

@@ -211,7 +211,7 @@ def test_wrong_width(baseline, caplog):
     assert [p.value for p in points["ml.inference.rows"]] == [7]
     assert [(p.attributes["reason"], p.value) for p in points["otel_ml.dropped"]] == [("input_mismatch", 7)]
     assert [p.attributes["reason"] for p in points["otel_ml.schema.violations"]] == ["width"]
-    assert "another number of columns than the baseline" in caplog.text
+    assert "the input has 5 columns, expected are 3; its features are not recorded." in caplog.text
 
 
 def test_unreadable_input(baseline, caplog):
