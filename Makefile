@@ -24,14 +24,15 @@ demo: $(STAMP) ## train a model, serve it, drift it, watch it: under a minute, n
 test: $(STAMP) ## the whole test suite
 	@$(BIN)/python -m pytest -n 2
 
-floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK, with a distro beside it
+floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK and scikit-learn, with a distro and mlflow beside them
 	@$(FLOOR)/bin/python -m pytest -n 2 tests/sdk tests/integration/test_zero_code.py tests/integration/test_end_to_end.py
 
 $(FLOOR)/.installed: pyproject.toml
 	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test \
-	  'opentelemetry-sdk==1.39.*' 'opentelemetry-distro[otlp]'
+	  'opentelemetry-sdk==1.39.*' 'opentelemetry-distro[otlp]' \
+	  'scikit-learn==1.5.*' 'numpy==2.1.*' 'scipy==1.14.*' 'pandas==2.2.*' 'joblib<1.5' 'mlflow-skinny==3.17.*'
 	@touch $@
 
 check: $(STAMP) ## format, lint, types, generated files
