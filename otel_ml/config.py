@@ -41,7 +41,7 @@ class Settings:
     send_baseline: bool = _setting("OTEL_PYTHON_ML_SEND_BASELINE", True, _flag)
     """Whether the baseline's counts are exported beside the data."""
     baselines: str = _setting("OTEL_PYTHON_ML_BASELINES", "", str)
-    """Directory of baselines for models nobody registered, matched by model name and columns."""
+    """Directory of baselines for models nobody registered, matched by columns or, failing that, by model name."""
     raise_errors: bool = _setting("OTEL_PYTHON_ML_RAISE", False, _flag)
     """Raise failures of otel-ml itself instead of logging them once."""
 

@@ -87,9 +87,12 @@ def _status(evaluation: Evaluation, target: TargetEvaluation, held: Collection[J
 
 def _headline(evaluation: Evaluation, statuses: list[str]) -> str:
     key = evaluation.model
-    counted = [
-        f"{statuses.count(name)} {name}" for name in (*reversed(STATUSES), "waiting") if name in statuses
-    ]
+    counted = [f"{statuses.count(name)} {name}" for name in reversed(STATUSES) if name in statuses]
+    if "waiting" in statuses:
+        reasons = {
+            t.reason for t, status in zip(evaluation.targets, statuses, strict=True) if status == "waiting"
+        }
+        counted.append(f"{statuses.count('waiting')} waiting ({', '.join(sorted(reasons))})")
     where = "/".join(part for part in (key.service_namespace, key.service_name) if part)
     variant = f" [{key.variant or key.role}]" if key.variant or key.role != "live" else ""
     return (

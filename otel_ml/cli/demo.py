@@ -211,6 +211,9 @@ def _conclude(console: Console, turns: Turns) -> int:
         complete = complete and right
         console.print(f"      {expected.feature:<4} {expected.story}", soft_wrap=True)
         console.print(f"           began in hour {expected.begins}: [bold]{found}[/bold]")
+    followed = [name for name in ("score", "prediction") if turns.get(name)]
+    if followed:
+        console.print(f"      the model's {' and '.join(followed)} drifted with them")
     untouched = set(turns) - {expected.feature for expected in EXPECTED} - {"score", "prediction"}
     alarms = sorted(name for name in untouched if turns[name])
     if alarms:
@@ -224,10 +227,9 @@ def _conclude(console: Console, turns: Turns) -> int:
 def _outcome(expected: Expectation, turns: list[tuple[float, int]]) -> tuple[str, bool]:
     if turns and turns[0][0] < expected.begins:
         return f"{semconv.STATUSES[turns[0][1]]} in hour {turns[0][0]:.0f}, before it began", False
-    reached = [(hour, status) for hour, status in turns if status >= expected.status]
-    if not reached:
+    if all(status < expected.status for _, status in turns):
         return "NOT found", False
-    return f"{semconv.STATUSES[reached[0][1]]} in hour {reached[0][0]:.0f}", True
+    return ", ".join(f"{semconv.STATUSES[status]} in hour {hour:.0f}" for hour, status in turns), True
 
 
 _NEXT = """

@@ -263,7 +263,7 @@ def test_the_verbosity_says_how_many_lines_there_are(verbosity, count):
 def test_a_target_without_a_verdict_is_waiting():
     """It is not counted among the ok."""
     (head,) = console.lines([with_target(evaluated=False, status=0, reason="rows_low")], "basic")
-    assert head.endswith("1 waiting")
+    assert head.endswith("1 waiting (rows_low)")
 
 
 def test_the_console_prints_what_was_exported_before_it_stops():
