@@ -198,7 +198,6 @@ class _Count:
 
     def __init__(self, fitted: Mapping[str, Any], table: Mapping[str, Column], options: Options) -> None:
         self._options = options
-        self._fitted = fitted
         self._features: dict[str, Running] = {
             name: running(summary, table[name], categorical=name in options.categorical)
             for name, summary in fitted["features"].items()

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from . import _guard, config, semconv
 from .baseline import Baseline
 from .errors import BaselineError, ConfigurationError
 from .model import Model
-
-Spans = Literal["all", "sampled", "off"]
+from .observer import SPAN_MODES, SpanMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Registration:
     """What a user said about an object."""
 
     model: Model
-    spans: Spans | None = None
+    spans: SpanMode | None = None
     """None: what the instrumentation does by default."""
 
     def same_identity(self, other: Registration) -> bool:
@@ -56,7 +54,7 @@ def register(
     baseline: Baseline | str | PathLike[str] | None = None,
     variant: str | None = None,
     role: str = "live",
-    spans: Spans | None = None,
+    spans: SpanMode | None = None,
 ) -> None:
     """Give a model object its identity in everything that instrumentation emits for it.
 
@@ -130,8 +128,8 @@ def check_options(*, role: str, spans: str | None) -> None:
     """Raise `ConfigurationError` unless `role` and `spans` are among the values they can take."""
     if role not in semconv.ROLES:
         raise ConfigurationError(f"role={role!r} is not known; use one of {', '.join(semconv.ROLES)}")
-    if spans is not None and spans not in get_args(Spans):
-        raise ConfigurationError(f"spans={spans!r} is not known; use one of {', '.join(get_args(Spans))}")
+    if spans is not None and spans not in SPAN_MODES:
+        raise ConfigurationError(f"spans={spans!r} is not known; use one of {', '.join(SPAN_MODES)}")
 
 
 def load_baseline(source: Baseline | str | PathLike[str] | None) -> Baseline | None:

@@ -206,6 +206,14 @@ class Probes:
         low, high = np.nextafter(limits[0], -np.inf), limits[1]
         return cls(bounds, np.concatenate([[-np.inf], bounds, [_LARGEST, np.inf, low, high]]))
 
+    def below(self, column: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The number of values <= each cut, of a sorted column with its NaNs last.
+
+        Differences of neighbours are the counts of (lo, hi] buckets: one binary search a cut, at a cost that
+        hardly depends on the number of bounds.
+        """
+        return column.searchsorted(self.cuts, "right")
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -219,17 +227,8 @@ class Counted:
     out_of_range: int
 
 
-def count_sorted(column: NDArray[np.float64], probes: Probes) -> Counted:
-    """Reduce a sorted column, NaNs last, to counts with one binary search a cut.
-
-    `searchsorted(column, cut, 'right')` is the number of values <= cut, so that differences of neighbouring
-    cuts are the counts of (lo, hi] buckets, at a cost that hardly depends on the number of bounds.
-    """
-    return counted(column.searchsorted(probes.cuts, "right"), len(column))
-
-
 def counted(below: NDArray[np.int64], rows: int) -> Counted:
-    """Counts from the number of values <= each cut of `Probes`, which may be summed over several columns."""
+    """Counts from `Probes.below`, which may be summed over several columns."""
     finite, valid, under, upto = below[-4:].tolist()
     negative = int(below[0])
     return Counted(

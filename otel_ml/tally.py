@@ -88,7 +88,7 @@ class _Numeric(_Feature):
 
     def gather(self, column: NDArray[np.float64]) -> None:
         """Count a sorted column, NaNs last; `settle` says so to the series."""
-        self._below += column.searchsorted(self._probes.cuts, "right")
+        self._below += self._probes.below(column)
         self._rows += len(column)
         if self._bounded is None:
             self._free.add(column[np.isfinite(column)])

@@ -20,8 +20,8 @@ from . import _guard
 from .baseline import Baseline
 from .errors import ConfigurationError
 from .model import Model
-from .observer import Observer
-from .registry import Spans, check_options, load_baseline
+from .observer import Observer, SpanMode
+from .registry import check_options, load_baseline
 
 F = TypeVar("F", bound=Callable[..., Any])
 Input = Callable[[tuple[Any, ...], dict[str, Any]], object]
@@ -42,7 +42,7 @@ def observe(
     variant: str | None = None,
     role: str = "live",
     operation: str = "predict",
-    spans: Spans = "all",
+    spans: SpanMode = "all",
 ) -> Callable[[F], F]:
     """Record every call of the decorated function as a prediction of `model`.
 

@@ -22,8 +22,6 @@ from .verdict import Held
 
 Part = Literal["histogram", "category", "state", "rows"]
 
-SCORE = Target("score")
-PREDICTION = Target("prediction")
 NO_ROOM = -1
 CELLS = 64
 """Cells there is room for, times the groups there may be: buckets and states of two baselines at once."""

@@ -18,8 +18,8 @@ from typing import Any
 from .. import _guard, config, registry
 from ..baseline import Baseline
 from ..model import Model, Task
-from ..observer import Observer
-from ..registry import Registration, Spans, fingerprint, learned, load_baseline
+from ..observer import Observer, SpanMode
+from ..registry import Registration, fingerprint, learned, load_baseline
 
 LIBRARIES = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
 """Top-level packages that stand in `ml.system.name`; others count as what they derive from."""
@@ -31,7 +31,7 @@ class Identity:
 
     model: Model
     registered: bool
-    spans: Spans
+    spans: SpanMode
     observers: dict[str, Observer | None] = field(default_factory=dict)
 
 

@@ -22,7 +22,7 @@ from otel_ml.sketches import (
     Exponential,
     Ledger,
     Probes,
-    count_sorted,
+    counted,
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -32,17 +32,18 @@ anything = st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf, 0.0
 @given(
     st.lists(anything, max_size=60), st.lists(st.floats(-10, 10), max_size=8, unique=True), st.floats(0, 5)
 )
-def test_count_sorted_equals_a_loop(values, bounds, limit):
+def test_counts_of_a_sorted_column_equal_a_loop(values, bounds, limit):
     """Buckets, states and totals of one column, against one comparison at a time."""
     bounds = np.sort(np.array(bounds))
-    counted = count_sorted(np.sort(np.array(values, dtype=float)), Probes.of(bounds, (-limit, limit)))
+    probes = Probes.of(bounds, (-limit, limit))
+    found = counted(probes.below(np.sort(np.array(values, dtype=float))), len(values))
     regular = [v for v in values if math.isfinite(v)]
     cells = Counter(sum(v > bound for bound in bounds) for v in regular)
-    assert counted.buckets.tolist() == [cells[i] for i in range(len(bounds) + 1)]
-    assert counted.finite == len(regular)
-    assert counted.missing == sum(math.isnan(v) for v in values)
-    assert counted.non_finite == sum(math.isinf(v) for v in values)
-    assert counted.out_of_range == sum(not -limit <= v <= limit for v in regular)
+    assert found.buckets.tolist() == [cells[i] for i in range(len(bounds) + 1)]
+    assert found.finite == len(regular)
+    assert found.missing == sum(math.isnan(v) for v in values)
+    assert found.non_finite == sum(math.isinf(v) for v in values)
+    assert found.out_of_range == sum(not -limit <= v <= limit for v in regular)
 
 
 @given(st.lists(st.lists(finite, max_size=20), min_size=1, max_size=5))
