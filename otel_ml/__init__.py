@@ -15,6 +15,7 @@ from .instrument import instrument, uninstrument
 from .observer import suppress
 from .pipeline import configure, force_flush
 from .registry import register
+from .variants import assign_variant
 from .wrap import observe
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MissingDependency",
     "OtelMLError",
     "__version__",
+    "assign_variant",
     "configure",
     "force_flush",
     "instrument",

@@ -21,7 +21,7 @@ FLOORS = [
     ["config", "_guard", "binning", "histogram", "columns", "reservoir", "datafile"],
     ["summary"],
     ["training", "fitting", "running", "batches", "untrusted", "baseline_file", "baseline"],
-    ["model"],
+    ["model", "variants"],
     ["prediction", "sketches"],
     ["tally", "wire", "telemetry", "capture"],
     ["producer"],
