@@ -8,8 +8,10 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
 
 DRAINS = 12
 """How often `Case.every` runs in the timed region of a round."""
@@ -89,3 +91,21 @@ def median_call(call: Callable[[], object], calls: int) -> float:
         call()
         times.append(clock() - start)
     return statistics.median(times)
+
+
+def medians(
+    calls: Mapping[str, Callable[[Any], object]], inputs: Sequence[Any], turns: int
+) -> dict[str, float]:
+    """Median nanoseconds of one call of each of `calls`, which take turns.
+
+    Every call is given the next one of `inputs`, so that none finds the rows that the call before it warmed up.
+    """
+    clock, given = time.perf_counter_ns, cycle(inputs)
+    times: dict[str, list[int]] = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            rows = next(given)
+            start = clock()
+            call(rows)
+            times[name].append(clock() - start)
+    return {name: statistics.median(found) for name, found in times.items()}

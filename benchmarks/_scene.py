@@ -36,10 +36,23 @@ class Scene:
         self, spans: Literal["all", "sampled", "off"], rows: int = 1, features: tuple[str, ...] | None = None
     ) -> Callable[[Any], object]:
         """`bare(rows)`, observed."""
+        return self.watch(bare(rows), spans, features)
+
+    def watch(
+        self,
+        function: Callable[[Any], object],
+        spans: Literal["all", "sampled", "off"],
+        features: tuple[str, ...] | None = None,
+    ) -> Callable[[Any], object]:
+        """`function`, observed."""
         watch = otel_ml.observe(
             model="churn", version="3", baseline=self.baseline, spans=spans, features=features
         )
-        return watch(bare(rows))
+        return watch(function)
+
+    def batches(self, number: int) -> list[NDArray[np.float64]]:
+        """So many matrices of (BATCH, FEATURES), at most five, with rows of their own."""
+        return [self.X[i * BATCH : (i + 1) * BATCH].copy() for i in range(number)]
 
     def drain(self) -> None:
         """Count everything that is queued."""
@@ -54,6 +67,17 @@ def bare(rows: int) -> Callable[[Any], object]:
         return answer
 
     return predict
+
+
+def answering(predict: Callable[[Any], object], rows: int) -> Callable[[Any], object]:
+    """A model that takes what `predict` takes and answers with `rows` scores."""
+    answer = ROWS_ANSWERED[rows]
+
+    def predicting(X: object) -> object:
+        predict(X)
+        return answer
+
+    return predicting
 
 
 def scene() -> Scene:

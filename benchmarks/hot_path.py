@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import cycle
 
 import numpy as np
 
-from benchmarks._measure import DRAINS, Case, Cost, measure, median_call
-from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, bare, scene
+from benchmarks._measure import DRAINS, Case, Cost, measure, median_call, medians
+from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, answering, bare, scene
 
 ATTRIBUTES = {"ml.model.name": "churn", "ml.model.version": "3", "ml.operation.name": "predict"}
 TEN = {f"ml.attribute.{i}": i for i in range(10)}
@@ -58,10 +58,11 @@ def main() -> None:
     show(
         batches, base="bare call", unit="LogisticRegression.predict", title=f"a call of {BATCH} x {FEATURES}"
     )
-    foreground = {spans: foreground_share(stage, predict, spans) for spans in ("off", "sampled")}
-    targets = [*single_targets(single), *batch_targets(batches, foreground)]
+    waited = foreground(stage, predict)
+    targets = [*single_targets(single), *batch_targets(batches, waited)]
     print(f"\n{DRAINS} drains in every timed region of otel-ml; medians of {ROUNDS} rounds")
     print(*targets, sep="\n")
+    show_limits(single, waited)
 
 
 # --- one row ----------------------------------------------------------------------------------------------
@@ -159,17 +160,19 @@ def single_targets(costs: Mapping[str, Cost]) -> list[Target]:
 
 def batch(stage: Scene, predict: Callable[[object], object]) -> dict[str, Cost]:
     """Costs of a call of many rows, all told: every drain and a collection are in the timed region."""
-    X = stage.X[:BATCH].copy()
+    batches = cycle(stage.batches(4))  # a call that repeats its rows teaches the processor their order
     nothing = bare(BATCH)
     watched = {spans: stage.observed(spans, BATCH) for spans in ("off", "sampled")}
 
     def ours(spans: str) -> Case:
-        return Case(lambda: watched[spans](X), 240, every=stage.drain, after=stage.reader.get_metrics_data)
+        return Case(
+            lambda: watched[spans](next(batches)), 240, every=stage.drain, after=stage.reader.get_metrics_data
+        )
 
     return measure(
         {
-            "bare call": Case(lambda: nothing(X), 10_000),
-            "LogisticRegression.predict": Case(lambda: predict(X), 240),
+            "bare call": Case(lambda: nothing(next(batches)), 10_000),
+            "LogisticRegression.predict": Case(lambda: predict(next(batches)), 240),
             "otel-ml, spans off": ours("off"),
             "otel-ml, span after the call": ours("sampled"),
         },
@@ -177,32 +180,83 @@ def batch(stage: Scene, predict: Callable[[object], object]) -> dict[str, Cost]:
     )
 
 
-def foreground_share(
-    stage: Scene, predict: Callable[[object], object], spans: Literal["off", "sampled"]
-) -> float:
-    """What the caller of many rows waits for, as a share of the model: medians of single calls."""
-    X = stage.X[:BATCH].copy()
-    watched, nothing = stage.observed(spans, BATCH), bare(BATCH)
-    shares = []
+def foreground(stage: Scene, predict: Callable[[object], object]) -> dict[str, float]:
+    """What the caller of many rows waits for, as shares of the model: medians of single calls that take turns.
+
+    The observed function calls the model, too, so that caches are as a model leaves them, and counting goes on in
+    the flusher's thread. Beside it what no recording of the rows with a span can do without: a span, a copy.
+    """
+    model = answering(predict, BATCH)
+    watched = {spans: stage.watch(model, spans) for spans in ("off", "sampled")}
+    blocks = cycle([np.empty((BATCH, FEATURES)) for _ in range(8)])
+    calls = {"model": model, **watched}
+    parts = {
+        "model": model,
+        "span": _ignoring(_stock_span(stage)),
+        "copy": lambda X: np.copyto(next(blocks), X),
+    }
+    shares: dict[str, list[float]] = {name: [] for name in (*watched, "span", "copy")}
     for _ in range(ROUNDS):
-        model = median_call(lambda: predict(X), 400)
-        ours = median_call(lambda: watched(X), 400) - median_call(lambda: nothing(X), 400)
-        shares.append(ours / model)
+        whole = medians(calls, stage.batches(4), 200)
+        for name in watched:
+            shares[name].append((whole[name] - whole["model"]) / whole["model"])
         stage.drain()
-    return float(np.median(shares))
+        alone = medians(parts, stage.batches(4), 200)
+        for name in ("span", "copy"):
+            shares[name].append(alone[name] / alone["model"])
+    return {name: float(np.median(found)) for name, found in shares.items()}
 
 
-def batch_targets(costs: Mapping[str, Cost], foreground: Mapping[str, float]) -> list[Target]:
+def _ignoring(call: Callable[[], object]) -> Callable[[object], object]:
+    return lambda _: call()
+
+
+def batch_targets(costs: Mapping[str, Cost], waited: Mapping[str, float]) -> list[Target]:
     """The targets of many rows."""
     net = costs["otel-ml, span after the call"].minus(costs["bare call"])
     cell = float(np.median(net.cpu)) / (BATCH * FEATURES)
     return [
-        Target(f"{BATCH} x {FEATURES}: all but the span, % of the model", 100 * foreground["off"], 25),
-        Target(
-            f"{BATCH} x {FEATURES}: whole call with a span, % of the model", 100 * foreground["sampled"], 25
-        ),
+        Target(f"{BATCH} x {FEATURES}: all but the span, % of the model", 100 * waited["off"], 25),
+        Target(f"{BATCH} x {FEATURES}: whole call with a span, % of the model", 100 * waited["sampled"], 25),
         Target(f"{BATCH} x {FEATURES}: CPU all told with a span, ns a cell", cell, 6),
     ]
+
+
+def show_limits(single: Mapping[str, Cost], waited: Mapping[str, float]) -> None:
+    """Print what is left when everything of ours is taken away."""
+    span = single["SDK span, 10 attributes"].microseconds
+    print(f"\nwhere the limit of {BATCH} x {FEATURES} is, in the same run")
+    print(
+        f"{100 * waited['span']:8.1f}  % of the model: a bare SDK span with 10 attributes, after the model ran"
+    )
+    print(f"{100 * waited['copy']:8.1f}  % of the model: a bare copy of the rows, after the model ran")
+    cells = BATCH * FEATURES
+    for name, nanoseconds in kernel_steps().items():
+        print(f"{nanoseconds:8.2f}  ns a cell: {name}")
+    print(f"{1000 * span / cells:8.2f}  ns a cell: a bare SDK span with 10 attributes, {span:.1f} us")
+
+
+def kernel_steps() -> dict[str, float]:
+    """Nanoseconds a cell of NumPy alone, on rows that come from memory as queued ones do: medians."""
+    rng = np.random.default_rng(5)
+    parts = [rng.normal(size=(BATCH, FEATURES)) for _ in range(20)]
+    steps: dict[str, list[float]] = {"transpose to float32": [], "sort float32": [], "sort float64": []}
+    block = np.empty((FEATURES, 4 * BATCH), np.float32)
+    for start in range(0, 20 * ROUNDS, 4):
+        chosen = [parts[(start + i) % 20] for i in range(4)]
+        long = np.concatenate(chosen).T.copy()
+        for step, call in (
+            ("transpose to float32", lambda: _fill(block, chosen)),  # noqa: B023  # called at once
+            ("sort float32", lambda: block.sort(axis=1)),
+            ("sort float64", lambda: long.sort(axis=1)),  # noqa: B023  # called at once
+        ):
+            steps[step].append(median_call(call, 1) / block.size)
+    return {name: float(np.median(found)) for name, found in steps.items()}
+
+
+def _fill(block: np.ndarray, parts: list[np.ndarray]) -> None:
+    for i, part in enumerate(parts):
+        block[:, i * BATCH : (i + 1) * BATCH] = part.T
 
 
 def show(costs: Mapping[str, Cost], *, base: str, unit: str, title: str) -> None:

@@ -32,6 +32,7 @@ unit to what has one: `ml.inference.duration` is `ml_inference_duration_seconds`
 
 SECTIONS = {
     "Metrics of a service": "Scope `otel_ml`. Every row counts; nothing is sampled.",
+    "Feedback": "Scope `otel_ml`. Every truth counts, with or without an event.",
     "The baseline over the wire": """\
 Scope `otel_ml`. The training data's own counts, cumulative since the baseline was made, on the first three
 collections and then every five minutes. A Prometheus reader gets none.""",
@@ -50,6 +51,8 @@ def section_of(metric: Metric) -> str:
         return "The collector about itself"
     if name.startswith("otel_ml."):
         return "otel-ml about itself"
+    if name.startswith("ml.feedback."):
+        return "Feedback"
     if metric.kind == "gauge":
         return "Drift"
     return "The baseline over the wire" if name.startswith("ml.baseline.") else "Metrics of a service"
@@ -62,7 +65,7 @@ def metrics() -> list[Metric]:
 
 def telemetry() -> str:
     """The text of docs/telemetry.md."""
-    parts = [INTRODUCTION, "## Span", "", *_span()]
+    parts = [INTRODUCTION, "## Span", "", *_span(), "", "## Events", "", *_events()]
     for title, text in SECTIONS.items():
         parts += ["", f"## {title}", "", text]
         parts += _metric_table([one for one in metrics() if section_of(one) == title])
@@ -75,6 +78,15 @@ def _span() -> Iterator[str]:
     yield "and `error.type` are set on failure only; the exception is recorded, and raised again untouched."
     yield ""
     yield f"Attributes: {_names(semconv.SPAN_ATTRIBUTES)}."
+
+
+def _events() -> Iterator[str]:
+    yield "Log records with an event name and no body, in the trace of the call. [events.md](events.md) says more."
+    yield ""
+    yield f"`{semconv.PREDICTION_EVENT}`, one for each row that a sampler kept. Attributes:"
+    yield f"{_names(semconv.EVENT_ATTRIBUTES)}, and `{semconv.FEATURE_VALUE.name}.<name>` for listed features."
+    yield ""
+    yield f"`{semconv.FEEDBACK_EVENT}`, one for each truth. Attributes: {_names(semconv.FEEDBACK_ATTRIBUTES)}."
 
 
 def _metric_table(chosen: Sequence[Metric]) -> Iterator[str]:
@@ -101,7 +113,10 @@ def _attribute_table() -> Iterator[str]:
     yield from _row(*["---"] * 3)
     measured = {name for one in metrics() for name in one.attributes}
     for name, description in semconv.ATTRIBUTES.items():
-        places = [("span", name in semconv.SPAN_ATTRIBUTES), ("metrics", name in measured)]
+        places = [
+            ("span", name in semconv.SPAN_ATTRIBUTES), ("metrics", name in measured),
+            ("events", name in (*semconv.EVENT_ATTRIBUTES, *semconv.FEEDBACK_ATTRIBUTES)),
+        ]  # fmt: skip
         yield from _row(f"`{name}`", ", ".join(place for place, found in places if found), description)
 
 

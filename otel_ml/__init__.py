@@ -8,11 +8,13 @@ otel_ml.instrument()                    # every scikit-learn model, nothing else
 def predict(X): ...                     # or name one function yourself
 """
 
+from . import sampling
 from ._version import __version__
 from .baseline import Baseline
 from .errors import BaselineError, BoundsMismatch, ConfigurationError, MissingDependency, OtelMLError
+from .feedback import feedback
 from .instrument import instrument, uninstrument
-from .observer import suppress
+from .observer import current_prediction_id, suppress
 from .pipeline import configure, force_flush
 from .registry import register
 from .variants import assign_variant
@@ -28,10 +30,14 @@ __all__ = [
     "__version__",
     "assign_variant",
     "configure",
+    "current_prediction_id",
+    "feedback",
     "force_flush",
     "instrument",
     "observe",
     "register",
+    "sampling",
+    "sampling",
     "suppress",
     "uninstrument",
 ]

@@ -21,6 +21,9 @@ errors: Counter[str] = Counter()
 dropped: Counter[str] = Counter()
 """Rows that were not recorded by reason, exported as `otel_ml.dropped`."""
 
+MAX_SAID = 2000
+"""Different messages in a process, at most: ever new models must not fill memory and log."""
+
 _said: set[str] = set()
 _lock = threading.RLock()  # re-entrant: a signal handler can predict while this thread holds it
 
@@ -28,23 +31,39 @@ _lock = threading.RLock()  # re-entrant: a signal handler can predict while this
 def say_once(key: str, message: str, *arguments: object, level: int = logging.WARNING) -> None:
     """Log `message` the first time `key` is seen in this process."""
     with _lock:
-        if key in _said:
+        if key in _said or len(_said) >= MAX_SAID:
             return
         _said.add(key)
-    logger.log(level, message, *arguments)
+    try:
+        logger.log(level, message, *arguments)
+    except Exception:  # a handler or a filter of the application that fails
+        if config.settings().raise_errors:
+            raise
 
 
-def failed(place: str, error: BaseException) -> None:
-    """Account for a failure of otel-ml itself at `place`; raises it again only under OTEL_PYTHON_ML_RAISE=1."""
+def failed(place: str, error: BaseException, rows: int = 0) -> None:
+    """Account for a failure of otel-ml itself at `place` that cost `rows` rows.
+
+    Raises it again only under OTEL_PYTHON_ML_RAISE=1.
+    """
     if config.settings().raise_errors:
         raise error
     with _lock:
         errors[place] += 1
+    if rows:
+        drop(f"failed_{place}", rows)
     say_once(
         f"failed:{place}:{type(error).__name__}",
         "otel-ml failed in %s and recorded less; the model's result is not affected (%s: %s)",
-        place, type(error).__name__, error, level=logging.ERROR,
+        place, type(error).__name__, _text(error), level=logging.ERROR,
     )  # fmt: skip
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an error of a user's object need not have a text
+        return "no text"
 
 
 def drop(reason: str, rows: int) -> None:
@@ -62,12 +81,12 @@ def collect(counts: Counter[str]) -> dict[str, int]:
 
 
 @contextmanager
-def guard(place: str) -> Iterator[None]:
-    """Run a block of ours so that its failure never reaches the caller."""
+def guard(place: str, rows: int = 0) -> Iterator[None]:
+    """Run a block of ours, which records `rows`, so that its failure never reaches the caller."""
     try:
         yield
     except Exception as error:
-        failed(place, error)
+        failed(place, error, rows)
 
 
 def reset() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 MOST_FEATURES = 10_000
+MOST_COLUMNS = 1_000_000
 MOST_BOUNDS = 512
 MOST_CATEGORIES = 1_000
 MOST_QUANTILES = 1_001
@@ -197,12 +198,13 @@ def _check_schema(root: Node) -> None:
 
 
 def _fields(root: Node) -> dict[str, Any]:
-    columns = _texts(root.child("columns"), MOST_FEATURES)
+    columns = _texts(root.child("columns"), MOST_COLUMNS)
+    known = frozenset(columns)
     features = {
         name: _read_summary(node, name) for name, node in root.child("features").object(MOST_FEATURES).items()
     }
     for name in features:
-        if name not in columns:
+        if name not in known:
             root.child("features").child(name).fail("is not among the columns")
     scores = root.get("scores", lambda node: _read_numeric(node, "score"))
     return {

@@ -157,6 +157,8 @@ class _Reader:
 
     def _part(self, batch: object) -> _Part:
         table = training.table(batch, self._wanted)
+        if isinstance(table, training.Sparse):
+            raise BaselineError("is a sparse matrix; give Baseline.fit a sample of its rows")
         if not self._every:
             self._begin(table)
         elif set(table) != set(self._every):

@@ -6,33 +6,30 @@ On the call a plain float or integer matrix costs one `tobytes` (copy, snapshot 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard
-from ._spare import LARGE, Spare
-from .columns import Table, table
+from ._spare import LARGE, Lease, Spare
+from .columns import SparseColumns, Table, is_sparse, stacked, table
 from .model import Model
-from .prediction import as_array, read_outcome
+from .prediction import Answer, Outcome, read_outcome
+from .snapshot import ENTRY_BYTES, Unread, row_count, settled, size_of, snapshot
 from .tally import Tally
 
-_ENTRY_BYTES = 400
-"""What an entry costs beside its rows: tuple, bytes objects, shape, integers."""
 _F8, _F4, _I8, _I4 = (np.dtype(code) for code in ("f8", "f4", "i8", "i4"))
 _PLAIN = frozenset((_F8, _F4, _I8, _I4))
-_FRAMES = ("__dataframe__", "__arrow_c_stream__", "__narwhals_dataframe__")
-"""Methods by which data frames that are not pandas' are known."""
-
-Plain = tuple["bytes | bytearray", tuple[int, ...], "np.dtype[Any]"]
+Plain = tuple["bytes | Lease", tuple[int, ...], "np.dtype[Any]"]
 """A plain matrix as bytes, shape and dtype."""
 Layout = tuple[tuple[int, ...], "np.dtype[Any]"]
 """What plain matrices must share to be joined: their shape without the rows, and dtype."""
 _PIECE_BYTES = 2**16
+_WAKE_BYTES = 2**21
+"""Waiting bytes at which counting begins: what waits is still in the cache then, and the copies of large matrices
+go round in memory that is."""
 
 
 class Pending:
@@ -43,7 +40,7 @@ class Pending:
     def __init__(self, limit: int, relieve: Callable[[], None], *, reason: str = "no_reader") -> None:
         self.bytes = 0
         self.limit = limit
-        self.wake_at = limit // 2
+        self.wake_at = min(limit // 2, _WAKE_BYTES)
         self.spare = Spare(limit // 2)
         self.relieve = relieve
         self.idle = False
@@ -52,18 +49,10 @@ class Pending:
         """What such calls are counted as."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Stands for an input that is no table: it is counted, and not kept alive until it is."""
-
-    kind: str
-    rows: int
-
-
 class Capture:
     """The queue of one operation of one model. `take` before the call, `put` after it, `drain` to count."""
 
-    __slots__ = ("_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
+    __slots__ = ("_decisions", "_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
 
     def __init__(self, model: Model, operation: str, tally: Tally, pending: Pending) -> None:
         self._model = model
@@ -72,6 +61,7 @@ class Capture:
         self._pending = pending
         self._queue: list[tuple[Any, Any, int]] = []
         self._failures: list[tuple[int, str]] = []
+        self._decisions: list[Mapping[tuple[str, bool], int]] = []
         self.skipped = 0
         """Calls that were only counted because nobody collects."""
 
@@ -84,22 +74,23 @@ class Capture:
                 return data, rows.shape, dtype
         return snapshot(rows, self._model.width)
 
-    def put(self, taken: Any, output: Any, duration: int) -> None:
-        """Queue a call that succeeded; `duration` in nanoseconds."""
+    def put(self, taken: Any, output: Any, duration: int) -> Any:
+        """Queue a call that succeeded, `duration` in nanoseconds; gives the entry, None when there is none."""
         pending = self._pending
         if pending.idle:
             self.skipped += 1
-            return
+            return None
         if type(output) is np.ndarray and ((dtype := output.dtype) is _F8 or dtype in _PLAIN):
             data = output.tobytes()
-            output, size = (data, output.shape, dtype), _ENTRY_BYTES + len(data)
+            output, size = (data, output.shape, dtype), len(data)
         else:
-            output = settled(output)
-            size = _ENTRY_BYTES + size_of(output)
-        self._queue.append((taken, output, duration))
-        pending.bytes += size + (len(taken[0]) if type(taken) is tuple else size_of(taken))
+            output, size = _settled(output)
+        entry = taken, output, duration
+        self._queue.append(entry)
+        pending.bytes += ENTRY_BYTES + size + (len(taken[0]) if type(taken) is tuple else size_of(taken))
         if pending.bytes > pending.wake_at:
             pending.relieve()
+        return entry
 
     def put_failure(self, duration: int, error_type: str) -> None:
         """Queue a call that raised; `duration` in nanoseconds."""
@@ -108,9 +99,14 @@ class Capture:
             self.skipped += 1
             return
         self._failures.append((duration, error_type))
-        pending.bytes += _ENTRY_BYTES
+        pending.bytes += ENTRY_BYTES
         if pending.bytes > pending.wake_at:
             pending.relieve()
+
+    def decide(self, rows: Mapping[tuple[str, bool], int]) -> None:
+        """Queue what a sampler decided: rows by (reason, whether kept)."""
+        if not self._pending.idle:
+            self._decisions.append(rows)
 
     def drain(self) -> None:
         """Count everything that is queued. The caller holds the producer's lock."""
@@ -119,69 +115,100 @@ class Capture:
         del self._queue[:n]
         failures = self._failures[:]
         del self._failures[: len(failures)]
+        decisions = self._decisions[:]
+        del self._decisions[: len(decisions)]
         if self.skipped:
             _guard.drop(self._pending.reason, self.skipped)
             self.skipped = 0
         if failures:
-            self._tally.add_failures(self._operation, failures)
+            with _guard.guard("failure"):
+                self._tally.add_failures(self._operation, failures)
+        if decisions:
+            with _guard.guard("decisions"):
+                self._tally.add_decisions(decisions)
         if entries:
-            rows = self._drain_inputs([entry[0] for entry in entries])
-            self._drain_outputs([entry[1] for entry in entries])
-            self._tally.add_calls(self._operation, rows, [entry[2] for entry in entries])
+            try:
+                self._count(entries)
+            except BaseException:  # also when an interrupt ends it: they are in no queue any more
+                _guard.drop("failed_drain", sum(rows_in(entry[0], self._model.width) for entry in entries))
+                raise
+
+    def _count(self, entries: list[tuple[Any, Any, int]]) -> None:
+        rows = self._drain_inputs([entry[0] for entry in entries])
+        self._drain_outputs([entry[1] for entry in entries])
+        self._tally.add_calls(self._operation, rows, [entry[2] for entry in entries])
 
     def clear(self) -> None:
         """Forget what is queued (a forked child)."""
         self._queue.clear()
         self._failures.clear()
+        self._decisions.clear()
         self.skipped = 0
 
     def _drain_inputs(self, inputs: list[Any]) -> int:
         rows = 0
         plain, others = _split(inputs)
         for form, entries in plain.items():
-            matrices = _pieces(form, entries)
-            rows += sum(map(len, matrices))
-            with _guard.guard("features"):
-                self._tally.add_matrices(matrices)
-            matrices.clear()
-            for data, _, _ in entries:
-                if type(data) is bytearray:
-                    self._pending.spare.give_back(data)
+            given = sum(shape[0] for _, shape, _ in entries)
+            rows += given
+            with _guard.guard("features", given):
+                self._tally.add_matrices(_pieces(form, entries))
         tables: dict[Any, list[Table]] = {}
-        for taken in others:
-            if isinstance(taken, Unread):
-                rows += self._unreadable(taken)
-                continue
-            try:
-                made = table(taken, width=self._model.width)
-            except Exception:  # whatever a user's object raises when it is read as a table
-                rows += self._unreadable(Unread(type(taken).__name__, row_count(taken, self._model.width)))
-                continue
+        for taken in _sparse_stacked(others):
+            made = self._table(taken)
             rows += made.rows
-            made = _without_default_names(made)
-            layout = (made.names, tuple(column.dtype.kind for column in made.columns))
-            tables.setdefault(layout, []).append(made)
+            if isinstance(made, Table):
+                made = _without_default_names(made)
+                tables.setdefault(_layout(made), []).append(made)
         for group in tables.values():
-            with _guard.guard("features"):
+            with _guard.guard("features", sum(made.rows for made in group)):
                 self._tally.add_table(_stacked(group))
         return rows
 
-    def _unreadable(self, taken: Unread) -> int:
-        if taken.rows:  # an empty list has no columns, and is nothing to talk about
+    def _table(self, taken: Any) -> Table | Unread:
+        width = self._model.width
+        try:
+            made = taken if isinstance(taken, Unread) else table(taken, width=width)
+        except ValueError as error:
+            made = Unread(type(taken).__name__, row_count(taken, width), str(error))
+        except Exception as error:  # whatever a user's object raises when it is read as a table
+            made = Unread(type(taken).__name__, row_count(taken, width), type(error).__name__)
+        if isinstance(made, Unread):
+            self._unreadable(made)
+        return made
+
+    def _unreadable(self, taken: Unread) -> None:
+        if (
+            taken.rows and taken.kind is not None
+        ):  # an empty list has no columns, and is nothing to talk about
             _guard.drop("unreadable_input", taken.rows)
             _guard.say_once(
                 f"unreadable:{self._model.name}:{taken.kind}",
                 "model %s: an input of type %s cannot be read as rows of features; calls are counted, features are "
-                "not", self._model.name, taken.kind,
+                "not (%s)", self._model.name, taken.kind, taken.reason,
             )  # fmt: skip
-        return taken.rows
 
     def _drain_outputs(self, outputs: list[Any]) -> None:
         plain, others = _split(outputs)
-        joined = [_joined(layout, group) for layout, group in plain.items()]
-        for values in [*joined, *_gathered(others)]:
-            with _guard.guard("outcome"):
-                self._tally.add_outcome(read_outcome(values, self._model, self._operation))
+        for layout, group in plain.items():
+            with _guard.guard("outcome", sum(shape[0] if shape else 1 for _, shape, _ in group)):
+                self._outcome(_joined(layout, group))
+        answers, outcomes, others = _told_apart(others)
+        for values in [*_gathered(others), *_answers(answers), *_merged(outcomes)]:
+            with _guard.guard("outcome", _answered_rows(values)):
+                self._outcome(values)
+
+    def _outcome(self, values: Any) -> None:
+        if type(values) is not Outcome:
+            values = read_outcome(values, self._model, self._operation)
+        self._tally.add_outcome(values)
+
+
+def rows_in(taken: Any, width: int | None) -> int:
+    """How many rows `Capture.take` has taken."""
+    if isinstance(taken, Unread):
+        return taken.rows
+    return int(taken[1][0]) if type(taken) is tuple else row_count(taken, width)
 
 
 def _split(items: list[Any]) -> tuple[dict[Layout, list[Plain]], list[Any]]:
@@ -189,7 +216,7 @@ def _split(items: list[Any]) -> tuple[dict[Layout, list[Plain]], list[Any]]:
     groups: dict[Layout, list[Plain]] = {}
     others = []
     for item in items:
-        if type(item) is tuple and len(item) == 3 and type(item[0]) in (bytes, bytearray):
+        if type(item) is tuple and len(item) == 3 and type(item[0]) in (bytes, Lease):
             groups.setdefault((item[1][1:], item[2]), []).append(item)
         else:
             others.append(item)
@@ -211,7 +238,8 @@ def _pieces(layout: Layout, group: list[Plain]) -> list[NDArray[Any]]:
 def _joined(layout: Layout, group: list[Plain]) -> NDArray[Any]:
     tail, dtype = layout
     rows = sum(shape[0] if shape else 1 for _, shape, _ in group)
-    data = group[0][0] if len(group) == 1 else b"".join(data for data, _, _ in group)
+    parts = [data.block if isinstance(data, Lease) else data for data, _, _ in group]
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
     return np.frombuffer(data, dtype=dtype).reshape(rows, *tail)
 
 
@@ -227,6 +255,111 @@ def _gathered(outputs: list[Any]) -> list[Any]:
     return [*scalars.values(), *others]
 
 
+def _settled(output: Any) -> tuple[Any, int]:
+    """An output as it can wait in the queue, and roughly its bytes."""
+    if type(output) is np.ndarray and output.dtype in _PLAIN:
+        data = output.tobytes()
+        return (data, output.shape, output.dtype), len(data)
+    if type(output) is Answer:
+        own, size = _settled(output.output)
+        nested, more = _settled(output.nested)
+        return Answer(own, output.operation, nested), size + more
+    if type(output) is Outcome:  # made for the queue: its arrays are nobody else's
+        arrays = output.scores, output.labels, output.probabilities
+        return output, sum([values.nbytes for values in arrays if values is not None])
+    made = settled(output)
+    return made, size_of(made)
+
+
+def unsettled(output: Any) -> Any:
+    """What `read_outcome` reads, of an output as `Capture.put` queued it."""
+    if type(output) is Answer:
+        return Answer(unsettled(output.output), output.operation, unsettled(output.nested))
+    if type(output) is not tuple:
+        return output
+    data, shape, dtype = output
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _told_apart(outputs: list[Any]) -> tuple[list[Answer], list[Outcome], list[Any]]:
+    answers, outcomes, others = [], [], []
+    for output in outputs:
+        if type(output) is Answer:
+            answers.append(output)
+        elif type(output) is Outcome:
+            outcomes.append(output)
+        else:
+            others.append(output)
+    return answers, outcomes, others
+
+
+def _answers(answers: list[Answer]) -> list[Answer]:
+    """Plain answers of one layout joined; the others one by one."""
+    groups: dict[Any, list[Answer]] = {}
+    made = []
+    for answer in answers:
+        layouts = (*_split([answer.output])[0], *_split([answer.nested])[0])
+        if len(layouts) == 2:
+            groups.setdefault((layouts, answer.operation), []).append(answer)
+        else:
+            made.append(unsettled(answer))
+    for ((own, nested), operation), group in groups.items():
+        outputs, scores = [answer.output for answer in group], [answer.nested for answer in group]
+        made.append(Answer(_joined(own, outputs), operation, _joined(nested, scores)))  # type: ignore[arg-type]
+    return made
+
+
+def _merged(outcomes: list[Outcome]) -> list[Outcome]:
+    """One outcome for all scores of a type, one for all labels of a kind."""
+    scores: dict[Any, list[Outcome]] = {}
+    labels: dict[str, list[NDArray[Any]]] = {}
+    for outcome in outcomes:
+        if outcome.scores is not None:
+            p = outcome.probabilities
+            scores.setdefault((outcome.score_type, None if p is None else p.shape[1]), []).append(outcome)
+        if outcome.labels is not None:
+            labels.setdefault(outcome.labels.dtype.kind, []).append(outcome.labels)
+    return [
+        *(_joined_scores(kind, group) for (kind, _), group in scores.items()),
+        *(Outcome(labels=np.concatenate(group)) for group in labels.values()),
+    ]
+
+
+def _joined_scores(kind: str, group: list[Outcome]) -> Outcome:
+    probabilities = [outcome.probabilities for outcome in group if outcome.probabilities is not None]
+    return Outcome(
+        np.concatenate([outcome.scores for outcome in group if outcome.scores is not None]),
+        kind,
+        probabilities=np.concatenate(probabilities) if probabilities else None,
+    )
+
+
+def _answered_rows(values: Any) -> int:
+    if type(values) is Outcome:
+        return len(values.labels if values.scores is None else values.scores)  # type: ignore[arg-type]
+    return row_count(values.output if type(values) is Answer else values, None)
+
+
+def _sparse_stacked(taken: list[Any]) -> list[Any]:
+    """Sparse matrices of one width and type in one, for each is counted column by column."""
+    groups: dict[Any, list[Any]] = {}
+    others = []
+    for item in taken:
+        if is_sparse(item):
+            groups.setdefault((item.shape[1], item.dtype), []).append(item)
+        else:
+            others.append(item)
+    return [*others, *map(stacked, groups.values())]
+
+
+def _layout(made: Table) -> Any:
+    """What tables must share to be joined. Joined with float64, the category 0.1 of a float32 would be another."""
+    if isinstance(made.columns, SparseColumns):
+        return id(made)
+    kinds = (column.dtype if column.dtype.kind == "f" else column.dtype.kind for column in made.columns)
+    return made.names, tuple(kinds)
+
+
 def _without_default_names(made: Table) -> Table:
     """Columns that a data frame numbered by itself have no names: they go by position."""
     if made.names == tuple(map(str, range(len(made.columns)))):
@@ -239,93 +372,3 @@ def _stacked(tables: list[Table]) -> Table:
         return tables[0]
     columns = tuple(np.concatenate(parts) for parts in zip(*(t.columns for t in tables), strict=True))
     return Table(names=tables[0].names, rows=sum(t.rows for t in tables), columns=columns)
-
-
-def settled(output: Any) -> Any:
-    """An output as later changes of the caller's object cannot reach it; None when it says nothing."""
-    if isinstance(output, (float, int, str, np.generic)):
-        return output
-    if isinstance(output, (list, tuple)):
-        return list(output)
-    values = as_array(output)
-    return None if values is None else values.copy()
-
-
-def snapshot(rows: Any, width: int | None) -> Any:
-    """A copy of `rows` that later changes of the caller's object cannot reach; `Unread` of what is no table."""
-    if isinstance(rows, np.ndarray):
-        return rows.copy() if isinstance(rows, np.ma.MaskedArray) else np.array(rows)
-    if isinstance(rows, dict):
-        return {
-            key: value if np.isscalar(value) or value is None else _copied(value)
-            for key, value in rows.items()
-        }
-    if isinstance(rows, (list, tuple)):
-        return [_copied(row) if isinstance(row, (list, tuple, dict, np.ndarray)) else row for row in rows]
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(rows, (pandas.DataFrame, pandas.Series)):
-        return rows.copy(deep=int(pandas.__version__.split(".")[0]) < 3)  # copy-on-write from 3.0 on
-    return _foreign(rows, width)
-
-
-def _foreign(rows: Any, width: int | None) -> Any:
-    """A frame stays as it is, for frames do not change; a tensor becomes an array; of the rest only the size."""
-    if rows is None or np.isscalar(rows) or any(hasattr(type(rows), mark) for mark in _FRAMES):
-        return rows
-    if isinstance(rows, Mapping):
-        return snapshot(dict(rows), width)
-    values = as_array(rows)
-    return Unread(type(rows).__name__, row_count(rows, width)) if values is None else values.copy()
-
-
-def _copied(value: Any) -> Any:
-    copy = getattr(value, "copy", None)
-    return copy() if copy is not None else value
-
-
-def row_count(rows: Any, width: int | None) -> int:
-    """Number of rows in an input as `table` would read it, without reading it; 1 when it cannot tell."""
-    if type(rows) is np.ndarray and rows.ndim == 2:
-        return len(rows)
-    try:
-        return _row_count(rows, width)
-    except Exception:  # whatever a user's object raises when it is asked for its size
-        return 1
-
-
-def _row_count(rows: Any, width: int | None) -> int:
-    shape = getattr(rows, "shape", None)
-    if isinstance(rows, dict):
-        first = next(iter(rows.values()), 0)
-        return 1 if first is None or np.isscalar(first) else len(cast(Sized, first))
-    if isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], (list, tuple, dict, np.ndarray)):
-        shape = (len(rows),)
-    if shape is not None and len(shape) == 1:
-        return 1 if width is not None and width > 1 and shape[0] == width else int(shape[0])
-    if shape is not None:
-        return int(shape[0]) if shape else 1
-    return len(rows) if hasattr(rows, "__len__") and not isinstance(rows, (str, bytes)) else 1
-
-
-def size_of(taken: Any) -> int:
-    """Roughly how many bytes a snapshot holds on to."""
-    try:
-        return _size_of(taken)
-    except Exception:  # as above
-        return _ENTRY_BYTES
-
-
-def _size_of(taken: Any) -> int:
-    if isinstance(taken, dict):
-        return 100 * len(taken) + sum(map(_size_of, taken.values()))
-    if isinstance(taken, (list, tuple)):
-        return len(taken) * (8 + _size_of(taken[0])) if taken else 0
-    if isinstance(taken, (str, bytes)):
-        return 40 + len(taken)
-    nbytes = getattr(taken, "nbytes", None)
-    if isinstance(nbytes, int):
-        return nbytes
-    shape = getattr(taken, "shape", None)
-    if shape is not None and len(shape) == 2:
-        return int(shape[0]) * int(shape[1]) * 16
-    return 40

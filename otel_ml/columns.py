@@ -1,18 +1,22 @@
 """Any input of a model as named columns, and a column as numbers or categories.
 
-pandas and polars are recognised without being imported; narwhals is imported when a frame that is not pandas
-arrives for the first time.
+pandas, polars and scipy.sparse are recognised without being imported; narwhals is imported when a frame that is
+not pandas arrives for the first time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import numbers as abstract
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -20,11 +24,14 @@ from numpy.typing import NDArray
 
 Column = NDArray[Any]
 
+TEXT = "text"
+"""Name of the one feature that an input of documents has."""
 _LONGEST = 64
 _NUMBERS = frozenset({int, float, bool, np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_})
 _NOTHING = type(None)
-_SELF_UNEQUAL = (float, np.floating, np.datetime64, np.timedelta64, Decimal)
+_SELF_UNEQUAL = (float, np.floating, np.datetime64, np.timedelta64)
 """Types with a value that stands for a missing one and differs from itself."""
+_SCALARS = (str, bytes, abstract.Number, np.generic, date, time, timedelta, Enum, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +40,49 @@ class Table:
 
     names: tuple[str, ...] | None
     rows: int
-    columns: tuple[Column, ...]
+    columns: Sequence[Column]
+    documents: bool = False
+    """True for one column of texts that came without a frame or a dict around them."""
+
+
+class SparseColumns(Sequence[Column]):
+    """Columns of a sparse matrix: each is made dense when it is asked for, never all of them together."""
+
+    def __init__(self, matrix: Any) -> None:
+        self._matrix = matrix.tocsc()
+
+    def __len__(self) -> int:
+        return int(self._matrix.shape[1])
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        held = slice(*self._matrix.indptr[place : place + 2])
+        dense = np.zeros(self._matrix.shape[0], dtype=self._matrix.dtype)
+        np.add.at(dense, self._matrix.indices[held], self._matrix.data[held])  # entries given twice add up
+        return dense
+
+    def stored(self) -> NDArray[np.int64]:
+        """(columns,) how many entries each column holds."""
+        counts: NDArray[np.int64] = np.diff(self._matrix.indptr)
+        return counts
 
 
 def table(x: object, *, width: int | None = None) -> Table:
-    """The columns of `x`: array, list of rows, of numbers or of dicts, dict, pandas, or what narwhals reads.
+    """The columns of `x`: array, list of rows or of records, dict, sparse matrix, pandas, what narwhals reads.
 
     `width` is the number of features and decides what one dimension means: one row when it is as long,
-    one column when `width` is 1. A dict of scalars is one row, a dict of sequences holds columns.
+    one column when `width` is 1, documents when it is not known and all are texts. A dict of scalars, a named
+    tuple, a dataclass or a pydantic model is one row, a dict of sequences holds columns.
     Raises `ValueError` that says what came when it is none of these.
     """
-    if isinstance(x, np.ndarray):
-        return _from_array(x, width)
-    if isinstance(x, Mapping):
-        return _from_mapping(x)
+    if isinstance(x, (np.ndarray, np.void)):
+        return _from_array(np.asanyarray(x), width)
+    if is_sparse(x):
+        return Table(None, x.shape[0], SparseColumns(x))  # type: ignore[attr-defined]  # of scipy
+    row = x if isinstance(x, Mapping) else record(x)
+    if row is not None:
+        return _from_mapping(row)
     if isinstance(x, (list, tuple)):
         return _from_sequence(x, width)
     if type(x).__module__.partition(".")[0] == "pandas":
@@ -58,10 +94,9 @@ def table(x: object, *, width: int | None = None) -> Table:
 
 
 def _from_array(x: Column, width: int | None) -> Table:
-    if isinstance(x, np.ma.MaskedArray):
-        x = np.ma.filled(*((x.astype(float), np.nan) if x.dtype.kind in "iuf" else (x.astype(object), None)))
-    if x.dtype.names is not None and x.ndim == 1:
-        return Table(x.dtype.names, len(x), tuple(x[name] for name in x.dtype.names))
+    if x.dtype.names is not None and x.shape in ((), (x.size,), (x.size, 1)):
+        return Table(x.dtype.names, x.size, tuple(_field(x.reshape(-1)[name]) for name in x.dtype.names))
+    x = _unmasked(x)
     if x.ndim == 2:
         return Table(None, x.shape[0], tuple(x.T))
     if x.ndim == 0 and width == 1:
@@ -71,20 +106,68 @@ def _from_array(x: Column, width: int | None) -> Table:
     raise ValueError(f"an array of shape {x.shape} is not rows × features; give it 2 dimensions")
 
 
+def _field(values: Column) -> Column:
+    """A field of a structured array; several values a row are one object, which is no number."""
+    values = _unmasked(values)
+    return values if values.ndim == 1 else np.fromiter(values, dtype=object, count=len(values))
+
+
+def _unmasked(x: Column) -> Column:
+    """Masked values as missing ones: NaN or NaT where the type has it, else None."""
+    if not isinstance(x, np.ma.MaskedArray):
+        return x
+    kind = x.dtype.kind
+    plain: Column = np.array(x.data, dtype=None if kind in "fMm" else object)
+    plain[np.ma.getmaskarray(x)] = {"f": np.nan, "M": "NaT", "m": "NaT"}.get(kind)
+    return plain
+
+
 def _from_line(x: Column, width: int | None) -> Table:
-    """One dimension: a row or a column."""
+    """One dimension: a row, a column or documents."""
     if width is not None and len(x) == width:
         return Table(None, 1, tuple(x.reshape(-1, 1)))
-    if width == 1 or (width is None and len(x) > 0 and isinstance(x[0], str)):
-        return Table(None, len(x), (x,))
+    documents = _is_text(x)
+    if width == 1 or (width is None and documents):
+        return Table(None if width == 1 else (TEXT,), len(x), (x,), documents)
     expected = "the number of features is not known" if width is None else f"the model has {width} features"
     raise ValueError(
         f"one dimension of length {len(x)} is neither a row nor a column: {expected}; give it 2 dimensions"
     )
 
 
+def _is_text(x: Column) -> bool:
+    if x.dtype.kind in "OT":
+        return {type(value) for value in x.tolist() if not is_missing(value)} in ({str}, {bytes})
+    return x.dtype.kind in "US" and len(x) > 0
+
+
+def is_sparse(x: object) -> bool:
+    """True for a matrix or an array of scipy.sparse with two dimensions."""
+    issparse = getattr(sys.modules.get("scipy.sparse"), "issparse", None)
+    return issparse is not None and bool(issparse(x)) and len(getattr(x, "shape", ())) == 2
+
+
+def stacked(matrices: Sequence[Any]) -> Any:
+    """The rows of sparse matrices of one width in one."""
+    from scipy import sparse
+
+    return matrices[0] if len(matrices) == 1 else sparse.vstack(matrices, format="csr")
+
+
+def record(x: object) -> dict[str, Any] | None:
+    """The fields of a named tuple, a dataclass or a pydantic model; None unless `x` is one, and all are scalars."""
+    kind = type(x)
+    names: Iterable[str] = getattr(kind, "_fields", ()) if isinstance(x, tuple) else ()
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    elif "pydantic" in sys.modules and isinstance(getattr(kind, "model_fields", None), dict):
+        names = list(kind.model_fields)  # type: ignore[attr-defined]  # tested above
+    row = {name: getattr(x, name) for name in names}
+    return row if row and all(isinstance(value, _SCALARS) for value in row.values()) else None
+
+
 def _from_mapping(x: Mapping[Any, Any]) -> Table:
-    names = tuple(str(name) for name in x)
+    names = tuple(map(_name, x))
     if not x:
         raise ValueError("an empty dict has no columns")
     if not all(map(_is_sequence, x.values())):
@@ -99,10 +182,12 @@ def _from_mapping(x: Mapping[Any, Any]) -> Table:
 def _from_sequence(x: Sequence[Any], width: int | None) -> Table:
     if not x:
         raise ValueError("an empty list has no rows")
+    if record(x[0]) is not None:
+        x = [record(row) or row for row in x]
     if isinstance(x[0], Mapping):
         names = tuple(dict.fromkeys(name for row in x for name in row))
         columns = tuple(column([row.get(name) for row in x]) for name in names)
-        return Table(tuple(map(str, names)), len(x), columns)
+        return Table(tuple(map(_name, names)), len(x), columns)
     if not _is_sequence(x[0]):
         return _from_line(column(x), width)
     lengths = {len(row) for row in x}
@@ -113,16 +198,27 @@ def _from_sequence(x: Sequence[Any], width: int | None) -> Table:
 
 def _from_pandas(x: Any, width: int | None) -> Table:
     if x.ndim == 1:
-        named = isinstance(x.name, str) and not (width is not None and width > 1)
-        if named:
-            return Table((x.name,), len(x), (_pandas_column(x),))
-        row = _from_line(x.to_numpy(), width)
-        return row if row.rows != 1 else Table(tuple(map(str, x.index)), 1, row.columns)
-    names = tuple(map(str, x.columns.tolist()))
+        read = _from_series(x.name, _pandas_column(x), width)
+        is_row = read.rows == 1 and width == len(x) > 1
+        return Table(tuple(map(_name, x.index)), 1, read.columns) if is_row else read
+    names = tuple(map(_name, x.columns.tolist()))
     # one block of several columns has one NumPy dtype; to ask for the dtypes costs ten times the conversion
     if len(names) > 1 and getattr(getattr(x, "_mgr", None), "is_single_block", False):
         return Table(names, len(x), tuple(x.to_numpy().T))
     return Table(names, len(x), tuple(_pandas_column(column) for _, column in x.items()))
+
+
+def _from_series(name: object, values: Column, width: int | None) -> Table:
+    """A row when it is as long as there are features, else a column; documents go by position."""
+    documents = _is_text(values)
+    if isinstance(name, str) and name and (width is None or (width == 1 and not documents)):
+        return Table((name,), len(values), (values,), documents)
+    return _from_line(values, width)
+
+
+def _name(name: object) -> str:
+    """The name of a column; levels of several are joined by dots."""
+    return ".".join(str(level) for level in name if level != "") if isinstance(name, tuple) else str(name)
 
 
 def _pandas_column(series: Any) -> Column:
@@ -141,6 +237,8 @@ def _pandas_column(series: Any) -> Column:
 def _from_other(x: Any, width: int | None) -> Table:
     import narwhals
 
+    if type(x).__module__.startswith("pyarrow") and type(x).__name__ == "RecordBatch":
+        x = sys.modules["pyarrow"].Table.from_batches([x])
     try:
         frame = narwhals.from_native(x, eager_only=True, allow_series=True)
     except TypeError:
@@ -151,7 +249,7 @@ def _from_other(x: Any, width: int | None) -> Table:
             "give an array, a list of rows, a dict or a data frame"
         ) from None
     if isinstance(frame, narwhals.Series):
-        frame = frame.to_frame()
+        return _from_series(frame.name, _narwhals_column(frame), width)
     columns = tuple(_narwhals_column(frame[name]) for name in frame.columns)
     return Table(tuple(frame.columns), len(frame), columns)
 
@@ -176,7 +274,7 @@ def series(values: Any) -> Column:
         return column(values)
     if type(values).__module__.partition(".")[0] == "pandas" and hasattr(values, "dtype"):
         return _pandas_column(values)
-    array: Column = np.asarray(values)
+    array: Column = _unmasked(values) if isinstance(values, np.ndarray) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"a column has one dimension, not shape {array.shape}")
     return array
@@ -199,6 +297,8 @@ def is_missing(value: object) -> bool:
     """True for None, NaN, NaT and pandas' NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(value, Decimal):
+        return value.is_nan()  # a signalling one cannot be compared
     return isinstance(value, _SELF_UNEQUAL) and bool(value != value)
 
 
@@ -222,7 +322,8 @@ def aligned(column: Column) -> tuple[NDArray[np.float64], int, int]:
     if kind in "iub":
         return column.astype(np.float64), 0, 0
     if kind == "f":
-        return _with_nan(column.astype(np.float64, copy=False))
+        with np.errstate(over="ignore", invalid="ignore"):  # a longdouble beyond the largest double
+            return _with_nan(column.astype(np.float64, copy=False))
     if kind in "Mm":
         missing = int(np.isnat(column).sum())
         return np.full(len(column), np.nan), missing, len(column) - missing

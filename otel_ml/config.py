@@ -27,6 +27,13 @@ def _size(text: str) -> int:
     return value
 
 
+def _amount(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10**9:
+        raise ValueError("expected a number between 1 and 1000000000")
+    return value
+
+
 def _setting(environment: str, default: T, parse: Callable[[str], T]) -> T:
     made: T = field(default=default, metadata={"environment": environment, "parse": parse})
     return made
@@ -42,6 +49,10 @@ class Settings:
     """Whether the baseline's counts are exported beside the data."""
     baselines: str = _setting("OTEL_PYTHON_ML_BASELINES", "", str)
     """Directory of baselines for models nobody registered, matched by columns or, failing that, by model name."""
+    events_per_call: int = _setting("OTEL_PYTHON_ML_EVENTS_PER_CALL", 2000, _amount)
+    """Most events of one call; rows beyond are counted as dropped. The log SDK's own queue holds 2048 by default."""
+    events_per_second: int = _setting("OTEL_PYTHON_ML_EVENTS_PER_SECOND", 5000, _amount)
+    """Most events a second of one operation of one model."""
     raise_errors: bool = _setting("OTEL_PYTHON_ML_RAISE", False, _flag)
     """Raise failures of otel-ml itself instead of logging them once."""
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -62,6 +64,50 @@ def _score(attributes: Any) -> list[str]:
     return shown
 
 
+class ConsoleEvents(LogRecordExporter):
+    """Prints one line an event."""
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stdout
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        for record in batch:
+            print(describe_event(record), file=self._out)
+        self._out.flush()
+        return LogRecordExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
+        return True
+
+    def shutdown(self) -> None:
+        """Nothing is held back."""
+
+
+def describe_event(record: ReadableLogRecord) -> str:
+    """`ml.prediction churn  version 3  probability 0.93  label yes  kept at 2 % (random)`."""
+    attributes: Any = record.log_record.attributes or {}
+    parts = [f"{record.log_record.event_name} {attributes.get(semconv.MODEL_NAME, '')}".rstrip()]
+    parts += _named(attributes, {semconv.MODEL_VERSION: "version"})
+    parts += _score(attributes)
+    parts += _named(attributes, _TRUTH)
+    if semconv.SAMPLING_PROBABILITY in attributes:
+        percent = attributes[semconv.SAMPLING_PROBABILITY] * 100
+        parts.append(f"kept at {percent:.4g} % ({attributes[semconv.SAMPLING_REASON]})")
+    return "  ".join(parts)
+
+
+_TRUTH = {
+    semconv.ERROR_TYPE: "failed:",
+    semconv.FEEDBACK_LABEL: "truth",
+    semconv.FEEDBACK_VALUE: "truth",
+    semconv.FEEDBACK_SOURCE: "from",
+}
+
+
+def _named(attributes: Any, names: dict[str, str]) -> list[str]:
+    return [f"{word} {attributes[name]!s}" for name, word in names.items() if name in attributes]
+
+
 class ConsoleMetrics(MetricExporter):
     """Prints one line a metric of otel-ml: how many series, how many observations."""
 
@@ -92,3 +138,11 @@ def describe_metric(metric: Any) -> str:
     points = metric.data.data_points
     total = sum(getattr(point, "count", getattr(point, "value", 0)) for point in points)
     return f"{metric.name:<26} {len(points):>5} series  {total:>12,} observations"
+
+
+EXPORTERS: dict[str, type[Any]] = {
+    "opentelemetry_traces_exporter": ConsoleSpans,
+    "opentelemetry_logs_exporter": ConsoleEvents,
+    "opentelemetry_metrics_exporter": ConsoleMetrics,
+}
+"""By the group of entry points that the exporters of other packages stand in."""

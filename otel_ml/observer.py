@@ -1,7 +1,7 @@
 """The heart of the SDK: the order of work for one call of a model.
 
-Snapshot the input, time the call, pass its result or its exception on untouched, queue what was seen, and make
-the span. Whatever fails on our side stays here.
+Snapshot the input, time the call, pass its result or its exception on untouched, queue what was seen, ask the
+sampler which rows are kept, and make the span and the events. Whatever fails on our side stays here.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ from contextlib import contextmanager
 from contextlib import suppress as suppress_error
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
 
 from . import _guard, pipeline
-from .capture import row_count
-from .errors import ConfigurationError
+from .capture import rows_in
+from .events import Events
+from .ids import CallId, row_number
 from .model import Model
 from .prediction import NOTHING as NO_OUTCOME
-from .prediction import Prediction, read_outcome
+from .prediction import Outcome, Prediction, read_outcome
+from .recording import Recording
+from .rows import Rows
+from .sampling import Kept, SamplerLike, keep, override
+from .snapshot import Unread, row_count
 from .telemetry import ActiveSpan, Spans, error_type
-
-SpanMode = Literal["all", "sampled", "off"]
-SPAN_MODES = ("all", "sampled", "off")
 
 
 class _Nothing:
@@ -31,8 +36,29 @@ class _Nothing:
 
 
 NOTHING: Final = _Nothing()
-owner: ContextVar[Observer | _Nothing | None] = ContextVar("otel_ml_owner", default=None)
-"""The observed call that is running in this context."""
+Call = list[Any]
+"""An observed call: its observer, None as soon as it is over, for a task that was started in it can outlive it; then
+its `CallId`, once somebody has asked for it. A list, for that costs a tenth of an object with two attributes."""
+owner: ContextVar[Call | _Nothing | None] = ContextVar("otel_ml_owner", default=None)
+"""The observed call that this context belongs to."""
+
+
+class Steps(Call):
+    """A call that does some of the steps in a way of its own; none of them raises."""
+
+    __slots__ = ()
+
+    def take(self, rows: Any) -> Any:
+        """As `Observer.take`."""
+        raise NotImplementedError
+
+    def scored(self, output: Any) -> Any:
+        """As `Observer.scored`."""
+        raise NotImplementedError
+
+    def put(self, taken: Any, answer: Any, duration: int) -> Any:
+        """As `Observer.put`."""
+        raise NotImplementedError
 
 
 def suppressed() -> bool:
@@ -50,11 +76,32 @@ def suppress() -> Iterator[None]:
         owner.reset(token)
 
 
+def current_prediction_id(row: int = 0) -> str | None:
+    """The id of a row of the observed call that is running; None outside of one.
+
+    Ask for it inside the decorated function and give it to whoever will know the truth. The event of that row,
+    when there is one, carries the same id. Rows count from 0.
+
+    Raises `ConfigurationError` when `row` is not a row number.
+    """
+    number, call = row_number(row), owner.get()
+    if not isinstance(call, list) or call[0] is None:
+        return None
+    return _ids(call).of(number)
+
+
+def _ids(call: Call) -> CallId:
+    if len(call) == 1:
+        call.append(CallId())
+    found: CallId = call[1]
+    return found
+
+
 class Observer:
     """Observes one operation of one model; thread-safe and kept for as long as the model is called.
 
-    `spans`: "all" makes a span that is current during the call, "sampled" one after it, when its score is
-    known, "off" none. `score` maps the output to (n,) scores where the output alone does not tell.
+    `score` maps the output to (n,) scores where the output alone does not tell. Raises `ConfigurationError` when
+    the sampler cannot work with the model.
     """
 
     def __init__(
@@ -62,53 +109,75 @@ class Observer:
         model: Model,
         *,
         operation: str = "predict",
-        spans: SpanMode = "all",
+        recording: Recording | None = None,
         score: Callable[[Any], Any] | None = None,
         decorated: bool = False,
     ) -> None:
-        if spans not in SPAN_MODES:
-            raise ConfigurationError(f"spans={spans!r} is not one of {', '.join(SPAN_MODES)}")
+        self.recording = Recording() if recording is None else recording
+        self.recording.check(model)
         self.model = model
         self.operation = operation
         self.decorated = decorated
         """True for a decorated function: registered models called inside make spans of their own."""
-        self.mode: SpanMode = spans
+        self._sampler = self.recording.sampler
+        self._emits = self.recording.spans == "sampled"
+        self._follows = self._emits or self._sampler is not None
         self._score = score
         self._width = model.width
-        self._connect()
+        self._generation = -1
+        with _guard.guard("connect"):  # each call tries it again
+            self._connect()
 
     def _connect(self) -> None:
-        """Take queue and tracer from the pipeline; again when it was set up anew."""
+        """Take queue, tracer and logger from the pipeline; again when it was set up anew."""
         generation = pipeline.generation
         self._capture = pipeline.producer().capture(self.model, self.operation)
         self.spans = Spans(self.model, self.operation, pipeline.tracer_provider())
+        self._events = Events(
+            self.model, self.operation, capture_features=self.recording.capture_features, redact=self.recording.redact,
+            uncertainty=self.recording.measure, provider=pipeline.logger_provider(),
+        )  # fmt: skip
         self._generation = generation  # last: another thread that sees it uses what belongs to it
 
     def call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], rows: Any
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        rows: Any,
+        steps: Steps | None = None,
     ) -> Any:
-        """Call `function(*args, **kwargs)`, of which `rows` is the input, and record what it did."""
+        """Call `function(*args, **kwargs)`, of which `rows` is the input, and record what it did.
+
+        `steps` stand for the observer's own in this one call.
+        """
         if owner.get() is NOTHING:
             return function(*args, **kwargs)
-        if self.mode == "all":
-            with _Running(self, rows) as running:
+        if self.recording.spans == "all":
+            with _Running(self, rows, steps) as running:
                 running.output = function(*args, **kwargs)
             return running.output
-        taken = self.take(rows)
-        token = owner.set(self)
+        taken = self.take(rows) if steps is None else steps.take(rows)
+        call: Call = [self] if steps is None else steps
+        token = owner.set(call)
         start = time.perf_counter_ns()
         try:
             output = function(*args, **kwargs)
         except BaseException as error:
-            self.failed(error, time.perf_counter_ns() - start)
+            self.failed(call, rows, taken, error, time.perf_counter_ns() - start)
             raise
         finally:
+            call[0] = None
             owner.reset(token)
         duration = time.perf_counter_ns() - start
-        answer = output if self._score is None else self.scored(output)
-        self.put(taken, answer, duration)
-        if self.mode == "sampled":
-            self.emit(rows, answer, duration)
+        if steps is None:
+            answer = output if self._score is None else self.scored(output)
+            self.put(taken, answer, duration)
+        else:
+            answer = steps.scored(output)
+            steps.put(taken, answer, duration)
+        if self._follows or override.get() is not None:
+            self.follow(call, Ended(self, rows, taken, duration, answer=answer))
         return output
 
     async def call_async(
@@ -118,7 +187,7 @@ class Observer:
         kwargs: dict[str, Any],
         rows: Any,
     ) -> Any:
-        """As `call`, for a coroutine function; its span is current also where "sampled" is asked for."""
+        """As `call`, for a coroutine function."""
         if owner.get() is NOTHING:
             return await function(*args, **kwargs)
         with _Running(self, rows) as running:
@@ -127,7 +196,7 @@ class Observer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by value inside a function that cloudpickle sends away: another process has its own queue."""
-        return _observer, (self.model, self.operation, self.mode, self._score, self.decorated)
+        return _observer, (self.model, self.operation, self.recording, self._score, self.decorated)
 
     # --- the steps; none of them raises
 
@@ -138,8 +207,9 @@ class Observer:
                 self._connect()
             return self._capture.take(rows)
         except Exception as error:
-            _guard.failed("take", error)
-            return None
+            lost = row_count(rows, self._width)
+            _guard.failed("take", error, lost)
+            return Unread(None, lost)
 
     def scored(self, output: Any) -> Any:
         """What the user's `score` makes of the output; None when it fails."""
@@ -149,68 +219,135 @@ class Observer:
             _guard.failed("score", error)
             return None
 
-    def put(self, taken: Any, answer: Any, duration: int) -> None:
-        """Queue a call that succeeded."""
+    def put(self, taken: Any, answer: Any, duration: int) -> Any:
+        """Queue a call that succeeded; gives what stands in the queue then, None when nothing does."""
         try:
-            self._capture.put(taken, answer, duration)
+            return self._capture.put(taken, answer, duration)
         except Exception as error:
-            _guard.failed("put", error)
+            _guard.failed("put", error, rows_in(taken, self._width))
+            return None
 
-    def emit(self, rows: Any, answer: Any, duration: int) -> None:
-        """Make the span of a call that has just ended."""
+    def failed(self, call: Call, rows: Any, taken: Any, error: BaseException, duration: int) -> None:
+        """Queue a call that raised, and make what follows it."""
+        self.put_failure(error, duration)
+        if self._follows or override.get() is not None:
+            self.follow(call, Ended(self, rows, taken, duration, error=error))
+
+    def put_failure(self, error: BaseException, duration: int) -> None:
+        """Queue a call that raised."""
+        with _guard.guard("failure"):
+            self._capture.put_failure(duration, error_type(error))
+
+    def follow(self, call: Call, ended: Ended, span: Span | None = None) -> None:
+        """Make the span of a call that is over, unless `span` is its own, and events of the rows that are kept."""
         try:
-            if self.spans.active:
-                self.spans.emit(self.prediction(rows, answer, duration))
+            sampler = override.get() or self._sampler
+            kept = None if sampler is None else self._keep(sampler, ended)
+            if span is not None:
+                if span.is_recording():
+                    self.spans.finish(span, ended.prediction, ended.error, kept)
+            elif self._emits and (sampler is None or kept is not None) and self.spans.active:
+                span = self.spans.emit(ended.prediction, ended.error, kept)
+            if kept is not None and self._events.active:
+                self._send(call, ended.prediction, kept, span)
         except Exception as error:
             _guard.failed("span", error)
 
-    def failed(self, error: BaseException, duration: int) -> None:
-        """Queue a call that raised, with a span where spans are made after the call."""
-        with _guard.guard("failure"):
-            self._capture.put_failure(duration, error_type(error))
-            if self.mode == "sampled" and self.spans.active:
-                self.spans.emit_failure(error, time.time_ns() - duration, duration)
-
-    def prediction(self, rows: Any, answer: Any, duration: int) -> Prediction:
-        """What the span says of a call that has just ended."""
+    def _keep(self, sampler: SamplerLike, ended: Ended) -> Kept | None:
         try:
-            outcome = read_outcome(answer, self.model, self.operation)
+            return keep(sampler, ended.rows, lambda: ended.prediction, self._capture.decide)
+        except Exception as error:
+            _guard.failed("sampler", error)
+            return None
+
+    def _send(self, call: Call, prediction: Prediction, kept: Kept, span: Span | None) -> None:
+        try:
+            ids = call[1] if len(call) > 1 else CallId(None if span is None else span.get_span_context())
+            context = None if span is None else trace.set_span_in_context(span)
+            self._events.emit(prediction, kept.selection, ids=ids, context=context)
+        except Exception as error:
+            _guard.failed("event", error)
+
+
+class Ended:
+    """A call that is over, as a prediction for those who ask for one."""
+
+    __slots__ = ("_answer", "_duration", "_made", "_observer", "_rows", "_taken", "error")
+
+    def __init__(
+        self,
+        observer: Observer,
+        rows: Any,
+        taken: Any,
+        duration: int,
+        *,
+        answer: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._observer = observer
+        self._rows = rows
+        self._taken = taken
+        self._duration = duration
+        self._answer = answer
+        self._made: Prediction | None = None
+        self.error = error
+
+    @property
+    def rows(self) -> int:
+        """How many rows were given."""
+        return row_count(self._rows, self._observer.model.width)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The call as samplers, span and events see it; made once."""
+        if self._made is None:
+            model, operation, error = self._observer.model, self._observer.operation, self.error
+            rows = self.rows
+            self._made = Prediction(
+                model=model,
+                operation=operation,
+                rows=rows,
+                outcome=NO_OUTCOME if error is not None else self._outcome(),
+                start=time.time_ns() - self._duration,
+                duration=self._duration,
+                error_type=None if error is None else error_type(error),
+                input=Rows(self._taken, model, rows),
+            )
+        return self._made
+
+    def _outcome(self) -> Outcome:
+        try:
+            return read_outcome(self._answer, self._observer.model, self._observer.operation)
         except Exception as error:
             _guard.failed("outcome", error)
-            outcome = NO_OUTCOME
-        return Prediction(
-            model=self.model,
-            operation=self.operation,
-            rows=row_count(rows, self._width),
-            outcome=outcome,
-            start=time.time_ns() - duration,
-            duration=duration,
-        )
+            return NO_OUTCOME
 
 
 def _observer(
-    model: Model, operation: str, spans: SpanMode, score: Callable[[Any], Any] | None, decorated: bool
+    model: Model, operation: str, recording: Recording, score: Callable[[Any], Any] | None, decorated: bool
 ) -> Observer:
-    return Observer(model, operation=operation, spans=spans, score=score, decorated=decorated)
+    return Observer(model, operation=operation, recording=recording, score=score, decorated=decorated)
 
 
 class _Running:
     """A call under way whose span, if any, is current."""
 
-    __slots__ = ("_observer", "_rows", "_span", "_start", "_taken", "_token", "output")
+    __slots__ = ("_call", "_observer", "_rows", "_span", "_start", "_steps", "_taken", "_token", "output")
 
-    def __init__(self, observer: Observer, rows: Any) -> None:
+    def __init__(self, observer: Observer, rows: Any, steps: Steps | None = None) -> None:
         self._observer = observer
+        self._steps: Observer | Steps = observer if steps is None else steps
+        self._call: Call = [observer] if steps is None else steps
         self._rows = rows
         self.output: Any = None
 
     def __enter__(self) -> _Running:
-        self._taken = self._observer.take(self._rows)
+        self._taken = self._steps.take(self._rows)
         self._span: ActiveSpan | None = None
-        if self._observer.mode != "off":
+        if self._observer.recording.spans == "all":
             with _guard.guard("span"):
                 self._span = self._observer.spans.start()
-        self._token: Token[Observer | _Nothing | None] = owner.set(self._observer)
+        self._token: Token[Call | _Nothing | None] = owner.set(self._call)
         self._start = time.perf_counter_ns()
         return self
 
@@ -218,26 +355,22 @@ class _Running:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         duration = time.perf_counter_ns() - self._start
+        self._call[0] = None
         with suppress_error(ValueError):  # a coroutine can be closed in another context than it began in
             owner.reset(self._token)
-        answer = None
-        if error is not None:
-            with _guard.guard("failure"):
-                self._observer._capture.put_failure(duration, error_type(error))
-        else:
-            answer = self._observer.scored(self.output)
-            self._observer.put(self._taken, answer, duration)
-        if self._span is not None:
-            with _guard.guard("span"):
-                self._finish(self._span, error, answer, duration)
-
-    def _finish(self, span: ActiveSpan, error: BaseException | None, answer: Any, duration: int) -> None:
         try:
-            if error is not None:
-                self._observer.spans.fail(span.span, error)
-            elif span.span.is_recording():
-                self._observer.spans.finish(
-                    span.span, self._observer.prediction(self._rows, answer, duration)
-                )
-        finally:  # else it would stay the current span of this thread
-            span.end()
+            self._record(error, duration)
+        finally:  # an interrupt, too, must not leave a span that others get under
+            if self._span is not None:
+                with _guard.guard("span"):
+                    self._span.end()
+
+    def _record(self, error: BaseException | None, duration: int) -> None:
+        observer, answer = self._observer, None
+        if error is not None:
+            observer.put_failure(error, duration)
+        else:
+            answer = self._steps.scored(self.output)
+            self._steps.put(self._taken, answer, duration)
+        ended = Ended(observer, self._rows, self._taken, duration, answer=answer, error=error)
+        observer.follow(self._call, ended, None if self._span is None else self._span.span)

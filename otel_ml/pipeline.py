@@ -8,15 +8,22 @@ from __future__ import annotations
 import os
 import threading
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from . import _guard, config
 from .errors import ConfigurationError
+from .events import has_logs
 from .producer import Producer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+_CONSOLE = "friendly_console"
 
 generation = 0
 """Grows when the producer or a provider is replaced; observers then connect anew."""
@@ -25,6 +32,7 @@ _lock = threading.Lock()
 _producer: Producer | None = None
 _tracer_provider: TracerProvider | None = None
 _meter_provider: MeterProvider | None = None
+_logger_provider: LoggerProvider | None = None
 
 
 def producer() -> Producer:
@@ -46,11 +54,19 @@ def tracer_provider() -> TracerProvider | None:
     return _tracer_provider
 
 
+def logger_provider() -> LoggerProvider | None:
+    """The provider of events to use instead of the global one, if any."""
+    return _logger_provider
+
+
 def use(
-    *, meter_provider: MeterProvider | None = None, tracer_provider: TracerProvider | None = None
+    *,
+    meter_provider: MeterProvider | None = None,
+    tracer_provider: TracerProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
 ) -> None:
     """Use these providers instead of the global ones; None leaves the one in use."""
-    global _meter_provider, _tracer_provider, generation
+    global _meter_provider, _tracer_provider, _logger_provider, generation
     if meter_provider is not None:
         _meter_provider = meter_provider
     made = producer()  # here: created on the first prediction, in a callback of a meter, it would deadlock
@@ -58,70 +74,98 @@ def use(
         made.use(meter_provider)
     if tracer_provider is not None:
         _tracer_provider = tracer_provider
+    if logger_provider is not None:
+        _logger_provider = logger_provider
     generation += 1
 
 
 def reset() -> None:
     """Forget producer and providers (tests)."""
-    global _producer, _meter_provider, _tracer_provider, generation
+    global _producer, _meter_provider, _tracer_provider, _logger_provider, generation
     with _lock:
         if _producer is not None:
             _producer.close()
-        _producer = _meter_provider = _tracer_provider = None
+        _producer = _meter_provider = _tracer_provider = _logger_provider = None
         generation += 1
     config.settings.cache_clear()
     _guard.reset()
 
 
 def force_flush(timeout_millis: int = 10_000) -> bool:
-    """Count what is queued and export it now; True when every provider said it did."""
+    """Count what is queued and export it now, with the spans and events that wait.
+
+    True when there is a provider to export through and each one there is says it did.
+    """
     producer().drain()
     providers: tuple[Any, ...] = (
         _meter_provider or metrics.get_meter_provider(),
         _tracer_provider or trace.get_tracer_provider(),
+        _logger_provider or _logs.get_logger_provider(),
     )
-    done = True
-    for provider in providers:
-        flush = getattr(provider, "force_flush", None)
+    flushed = []
+    for flush in [found for found in (getattr(one, "force_flush", None) for one in providers) if found]:
+        flushed.append(False)
         with _guard.guard("flush"):
-            done = (flush is None or bool(flush(timeout_millis))) and done
-    return done
+            flushed[-1] = bool(flush(timeout_millis))
+    return bool(flushed) and all(flushed)
 
 
 # --- setting up -------------------------------------------------------------------------------------------
 
 
 def configure(service_name: str | None = None) -> None:
-    """Set up tracer and meter providers from the OTEL_* variables, for an application that has none.
+    """Set up tracer, meter and logger providers from the OTEL_* variables, for an application that has none.
 
     `service_name` stands where OTEL_SERVICE_NAME does not. With no exporter and no endpoint in the environment,
-    spans and a table of metrics are printed to the console. A provider that the application has set is left
-    as it is.
+    spans, events and a table of metrics are printed to the console. A provider that the application has set is
+    left as it is. The logger provider carries events of otel-ml; the application's own log messages are not
+    touched.
 
     Raises `ConfigurationError` when a variable names an exporter that is not installed.
     """
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
     given = (
         {} if service_name is None or os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service_name}
     )
     resource = Resource.create(given)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        provider = SDKTracerProvider(resource=resource)
-        for name in _exporters("TRACES"):
-            exporter = _load("opentelemetry_traces_exporter", name)()
-            at_once = name == "friendly_console"
-            provider.add_span_processor(
-                SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
-            )
-        trace.set_tracer_provider(provider)
+        _configure_traces(resource)
     if _is_proxy(metrics.get_meter_provider()):
         from opentelemetry.sdk.metrics import MeterProvider as SDKMeterProvider
 
         readers = [_reader(name) for name in _exporters("METRICS")]
         metrics.set_meter_provider(SDKMeterProvider(metric_readers=readers, resource=resource))
+    if not has_logs(_logs.get_logger_provider()):
+        _configure_logs(resource)
+
+
+def _configure_traces(resource: Resource) -> None:
+    from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+
+    provider = SDKTracerProvider(resource=resource)
+    for name in _exporters("TRACES"):
+        exporter = _load("opentelemetry_traces_exporter", name)()
+        at_once = name == _CONSOLE
+        provider.add_span_processor(
+            SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
+        )
+    trace.set_tracer_provider(provider)
+
+
+def _configure_logs(resource: Resource) -> None:
+    from opentelemetry.sdk._logs import LoggerProvider as SDKLoggerProvider
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
+
+    provider = SDKLoggerProvider(resource=resource)
+    for name in _exporters("LOGS"):
+        exporter = _load("opentelemetry_logs_exporter", name)()
+        at_once = name == _CONSOLE
+        provider.add_log_record_processor(
+            SimpleLogRecordProcessor(exporter) if at_once else BatchLogRecordProcessor(exporter)
+        )
+    _logs.set_logger_provider(provider)
 
 
 def _is_proxy(provider: object) -> bool:
@@ -135,7 +179,7 @@ def _exporters(signal: str) -> list[str]:
         f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
     )
     if not names:
-        names = "otlp" if endpoint else "friendly_console"
+        names = "otlp" if endpoint else _CONSOLE
     return [
         _protocol(signal) if name == "otlp" else name
         for name in map(str.strip, names.split(","))
@@ -154,10 +198,10 @@ def _protocol(signal: str) -> str:
 
 
 def _load(group: str, name: str) -> Any:
-    if name == "friendly_console":
+    if name == _CONSOLE:
         from . import console
 
-        return console.ConsoleSpans if "traces" in group else console.ConsoleMetrics
+        return console.EXPORTERS[group]
     found = list(entry_points(group=group, name=name))
     if not found:
         available = sorted({entry.name for entry in entry_points(group=group)})

@@ -4,23 +4,33 @@
 |---|---|---|
 | predict_proba, (n, 2) | P(classes[1]), probability | classes[argmax] |
 | predict_proba, (n, k) | the largest probability | classes[argmax] |
+| predict_proba, (n,) | probability | - |
+| predict_log_proba | as predict_proba, of the exponentials | as predict_proba |
 | decision_function | margin (anomaly for outlier detectors); the largest of a row | - |
 | score_samples | anomaly | - |
-| predict of a classifier, clusterer or outlier detector | - | the values |
-| predict of a regressor | value | - |
+| predict of a classifier, clusterer or outlier detector | -, or those of an `Answer` | the values |
+| predict of a regressor or ranker | value | - |
 | any other function: floats | value, or the baseline's score type | - |
 | any other function: integers, booleans, strings | - | the values |
 | any other function: rows of probabilities (n, k) | as predict_proba | as predict_proba |
+| several outputs a row: predict (n, k), predict_proba in a list or of labels that do not exclude each other | - | - |
+
+A column (n, 1) is read as (n,). Of a tuple that begins with an array, as `predict(X, return_std=True)` gives, that
+array is read. Which of several outputs counts, only its owner knows: `observe(score=…)` picks one.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import uncertainty
 from .model import Model
+
+if TYPE_CHECKING:
+    from .rows import Rows
 
 
 class Outcome(NamedTuple):  # made on every call: a fifth of what a frozen dataclass takes
@@ -31,6 +41,18 @@ class Outcome(NamedTuple):  # made on every call: a fifth of what a frozen datac
     score_type: str = "value"
     labels: NDArray[np.generic] | None = None
     """(n,) of any dtype, or None when the output names no label."""
+    probabilities: NDArray[np.float64] | None = None
+    """(n, k) probabilities of the classes, or None when the output does not hold them all."""
+
+
+class Answer(NamedTuple):
+    """What a call returned, with what the model's own scoring gave it on the way there."""
+
+    output: object
+    operation: str
+    """What gave `nested`: predict_proba or decision_function."""
+    nested: object
+    """(n,) or (n, k), of the same rows as `output`."""
 
 
 class Prediction(NamedTuple):
@@ -44,6 +66,27 @@ class Prediction(NamedTuple):
     """Unix nanoseconds."""
     duration: int
     """Nanoseconds."""
+    error_type: str | None = None
+    """Class of the exception when the call raised; its outcome says nothing then."""
+    input: Rows | None = None
+
+    def column(self, name: str) -> NDArray[np.generic] | None:
+        """The (n,) values given for a feature; None when there are none."""
+        return None if self.input is None else self.input.column(name)
+
+    def uncertainty(self, measure: str) -> NDArray[np.float64]:
+        """(n,) in [0, 1] by a measure of `uncertainty.MEASURES`, NaN where the output does not tell."""
+        p, scores = self.outcome.probabilities, self.outcome.scores
+        if p is not None and len(p) == self.rows:
+            return uncertainty.MEASURES[measure](p)
+        if scores is not None and len(scores) == self.rows and _of_two_classes(self.model, self.outcome):
+            return uncertainty.binary(measure, scores)
+        return np.full(self.rows, np.nan)
+
+    def row_uncertainty(self, measure: str) -> float:
+        """`uncertainty` of the only row, in less time."""
+        p = self.outcome.probabilities
+        return self.uncertainty(measure).item() if p is None else uncertainty.of_row(measure, p[0].tolist())
 
 
 NOTHING = Outcome()
@@ -52,16 +95,29 @@ _READ = (float, int, str, list, tuple, np.ndarray, np.generic)
 
 
 def read_outcome(output: object, model: Model, operation: str) -> Outcome:
-    """Scores and labels of `output`, by the table above; an output of another form says nothing."""
+    """Scores and labels of `output`, by the table above; an output of another form says nothing.
+
+    Of an `Answer` the output gives the labels and the nested output what else there is.
+    """
+    if type(output) is Answer:
+        own, nested = (
+            read_outcome(output.output, model, operation),
+            read_outcome(output.nested, model, output.operation),
+        )
+        return nested._replace(labels=own.labels) if own.scores is None else own
     values = as_array(output)
     if values is None or values.size == 0:
         return NOTHING
+    if operation == "predict_log_proba" and values.dtype.kind == "f":
+        values, operation = np.exp(values), "predict_proba"
+    if operation == "predict_proba":
+        return _probabilities(values, model)
     if operation in ("decision_function", "score_samples"):
         return _margins(values, model, operation)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 2 and model.task != "regression":
-        return _rows_of_probabilities(values, model, operation)
+    if values.ndim == 2 and model.task is None and _sums_to_one(values):
+        return _probabilities(values, model)
     if values.ndim != 1:
         return NOTHING
     if _names_labels(values, model):
@@ -81,6 +137,7 @@ def as_array(output: object) -> NDArray[np.generic] | None:
     """Numbers, labels or rows of them; None for anything else, which is neither walked through nor computed."""
     if type(output) is np.ndarray and output.ndim and output.dtype.kind in "fiubU":
         return output
+    output = of_rows(output)
     kind = type(output)
     if not isinstance(output, _READ) and (not hasattr(kind, "__array__") or hasattr(kind, "__dask_graph__")):
         return None
@@ -88,15 +145,24 @@ def as_array(output: object) -> NDArray[np.generic] | None:
         values = np.asarray(output)
     except Exception:  # ragged, or an object that refuses to be an array in a way of its own
         return None
-    if values.dtype.kind not in "fiubUO":
+    if values.dtype.kind not in "fiubUSO":
         return None
     if values.dtype.kind == "O" and not all(isinstance(value, (str, int, float)) for value in values.flat):
         return None
     return values.reshape(1) if values.ndim == 0 else values
 
 
+def of_rows(output: object) -> object:
+    """What an output says of the rows: of a tuple of arrays the first, of a list of matrices, one an output, None."""
+    if not isinstance(output, (list, tuple)) or not output or not isinstance(output[0], np.ndarray):
+        return output
+    if isinstance(output, tuple):
+        return output[0]
+    return output if output[0].ndim < 2 else None
+
+
 def _margins(values: NDArray[np.generic], model: Model, operation: str) -> Outcome:
-    if values.dtype.kind not in "fiu":
+    if values.dtype.kind not in "fiu" or values.ndim > 2:
         return NOTHING
     numbers = _floats(values)
     anomaly = operation == "score_samples" or model.task == "outlier"
@@ -104,14 +170,16 @@ def _margins(values: NDArray[np.generic], model: Model, operation: str) -> Outco
     return Outcome(scores=score, score_type="anomaly" if anomaly else "margin")
 
 
-def _rows_of_probabilities(values: NDArray[np.generic], model: Model, operation: str) -> Outcome:
-    if values.dtype.kind != "f":
+def _probabilities(values: NDArray[np.generic], model: Model) -> Outcome:
+    if values.dtype.kind != "f" or values.ndim > 2:
         return NOTHING
     p = _floats(values)
-    if operation != "predict_proba" and not _sums_to_one(p):
+    if p.ndim == 1:
+        return Outcome(p, "probability")
+    if not _excludes(p):
         return NOTHING
     scores = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
-    return Outcome(scores=scores, score_type="probability", labels=_likeliest(p, model.classes))
+    return Outcome(scores, "probability", _likeliest(p, model.classes), p)
 
 
 def _likeliest(p: NDArray[np.float64], classes: tuple[object, ...] | None) -> NDArray[np.generic] | None:
@@ -125,7 +193,17 @@ def _likeliest(p: NDArray[np.float64], classes: tuple[object, ...] | None) -> ND
     return np.asarray(np.asarray(classes)[p.argmax(axis=1)])
 
 
-def _sums_to_one(p: NDArray[np.float64]) -> bool:
+def _excludes(p: NDArray[np.float64]) -> bool:
+    """Whether rows are distributions over classes that exclude each other: most of them, for one can be broken."""
+    if len(p) == 1:  # 2 µs less on every call
+        return not abs(sum(p[0].tolist()) - 1.0) > 1e-3
+    return 2 * int(np.count_nonzero(np.abs(p.sum(axis=1) - 1.0) > 1e-3)) <= len(p)
+
+
+def _sums_to_one(values: NDArray[np.generic]) -> bool:
+    if values.dtype.kind != "f":
+        return False
+    p = _floats(values)
     return bool(np.all(p >= 0) and np.allclose(p.sum(axis=1), 1.0, atol=1e-3))
 
 
@@ -142,3 +220,11 @@ def _names_labels(values: NDArray[np.generic], model: Model) -> bool:
 def _score_type(model: Model) -> str:
     told = None if model.baseline is None else model.baseline.score_type
     return "value" if told is None else str(told)
+
+
+def _of_two_classes(model: Model, outcome: Outcome) -> bool:
+    """Whether one score a row is the probability of one of two classes: known to be, or nothing speaks against it."""
+    if outcome.score_type == "probability":
+        return True
+    told = model.baseline is not None and model.baseline.score_type is not None
+    return outcome.score_type == "value" and model.task in (None, "classification") and not told

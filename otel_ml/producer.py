@@ -33,6 +33,7 @@ from .capture import Capture, Pending
 from .model import Model
 from .sketches import Ledger, Series
 from .tally import Tally
+from .truths import Truths
 
 BASELINE_FIRST = 3
 """Collections at first that carry the baseline: a receiver that starts late still gets it soon."""
@@ -71,6 +72,7 @@ class Producer:
         self._clock = clock
         self._lock = threading.RLock()
         self._ledger = Ledger(clock())
+        self._truths = Truths(self._ledger)
         self._pending = Pending(queue_bytes, self._relieve)
         self._send_baseline = send_baseline
         self._tallies: dict[tuple[Any, ...], tuple[Model, Tally]] = {}
@@ -117,6 +119,17 @@ class Producer:
             self._captures[()] = Capture(model, operation, Tally(model, Ledger(self._clock())), self._refused)
         return self._captures[()]
 
+    def add_truths(
+        self,
+        model: Mapping[str, str],
+        source: str | None,
+        labels: Mapping[str | None, int],
+        delays: Iterable[float],
+    ) -> None:
+        """Count truths that arrived together, as `Truths.add` takes them."""
+        with self._lock:
+            self._truths.add(model, source, labels, delays)
+
     def drain(self) -> None:
         """Count everything that is queued."""
         with self._lock:
@@ -128,14 +141,20 @@ class Producer:
     def _relieve(self) -> None:
         """Too much is queued: wake the flusher, or count here when it does not keep up."""
         if self._pending.bytes >= self._pending.limit:
-            self.drain()
+            with _guard.guard("drain"):
+                self.drain()
         elif not self._wake.is_set():
-            self._wake.set()
-            if self._flusher is None or not self._flusher.is_alive():
-                self._flusher = threading.Thread(target=self._flush, name="otel-ml-flusher", daemon=True)
-                self._flusher.start()
+            with _guard.guard("flusher"):  # no more threads: then the caller counts at the limit
+                self._wake_flusher()
         if self._clock() - self._collected > IDLE_AFTER and not self._readers:
             self._fall_idle()
+
+    def _wake_flusher(self) -> None:
+        if self._flusher is None or not self._flusher.is_alive():
+            flusher = threading.Thread(target=self._flush, name="otel-ml-flusher", daemon=True)
+            flusher.start()
+            self._flusher = flusher
+        self._wake.set()
 
     def _flush(self) -> None:
         while not self._closed:
@@ -185,13 +204,14 @@ class Producer:
             return []
         started = time.perf_counter()
         waiting = self._pending.bytes
-        with _guard.guard("collect"):
-            self._collected = self._clock()
-            self._pending.idle = False
+        self._collected = self._clock()
+        self._pending.idle = False
+        with _guard.guard("attach"):
             self._attach()
+        with _guard.guard("collect"):
             self.drain()
-        self._collections.add(1)
-        self._collect_duration.record(time.perf_counter() - started)
+            self._collections.add(1)
+            self._collect_duration.record(time.perf_counter() - started)
         return [Observation(waiting)]
 
     def _attach(self) -> None:
@@ -221,15 +241,23 @@ class Producer:
         state = self._readers[reader]
         now = self._clock()
         self._count_ourselves()
-        delta = _wants_delta(data)
-        produced = wire.metrics(self._points(state, now, delta), prometheus=state.prometheus)
-        if self._baseline_due(state, now):
+        told: dict[Series[Any], Any] = {}
+        points = self._points(state, now, _wants_delta(data), told)
+        produced = wire.metrics(points, prometheus=state.prometheus)
+        baseline_due = self._baseline_due(state, now)
+        if baseline_due:
             produced += wire.baselines([model for model, _ in self._tallies.values()], now)
+        made = wire.resource_metrics(self._resource(data), produced)
+        # only now is it told: after a failure the next delta holds what this one would have held
+        state.told.update(told)
         state.since, state.collections = now, state.collections + 1
+        state.baseline_sent = now if baseline_due else state.baseline_sent
         self._ledger.mark = now
-        return wire.resource_metrics(self._resource(data), produced)
+        return made
 
-    def _points(self, state: _Reader, now: int, delta: Mapping[str, bool]) -> Iterator[wire.Point]:
+    def _points(
+        self, state: _Reader, now: int, delta: Mapping[str, bool], told: dict[Series[Any], Any]
+    ) -> Iterator[wire.Point]:
         for series in self._ledger:
             if not delta[series.metric.kind]:
                 yield wire.Point(series, series.sketch, series.start, now, AggregationTemporality.CUMULATIVE)
@@ -237,7 +265,7 @@ class Producer:
             earlier = state.told.get(series)
             start = series.start if earlier is None else state.since
             sketch = series.sketch.copy() if earlier is None else series.sketch.minus(earlier)
-            state.told[series] = series.sketch.copy()
+            told[series] = series.sketch.copy()
             yield wire.Point(series, sketch, start, now, AggregationTemporality.DELTA)
 
     def _count_ourselves(self) -> None:
@@ -248,10 +276,7 @@ class Producer:
     def _baseline_due(self, state: _Reader, now: int) -> bool:
         if state.prometheus or not self._send_baseline:
             return False
-        due = state.collections < BASELINE_FIRST or now - state.baseline_sent >= BASELINE_EVERY
-        if due:
-            state.baseline_sent = now
-        return due
+        return state.collections < BASELINE_FIRST or now - state.baseline_sent >= BASELINE_EVERY
 
     def _resource(self, data: MetricsData) -> Resource:
         resource = data.resource_metrics[0].resource if data.resource_metrics else Resource.create({})

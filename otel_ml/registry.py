@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -21,8 +22,10 @@ import numpy as np
 from . import _guard, config, semconv
 from .baseline import Baseline
 from .errors import BaselineError, ConfigurationError
-from .model import Model
-from .observer import SPAN_MODES, SpanMode
+from .events import Redact
+from .model import Model, Task
+from .recording import Recording, SpanMode
+from .sampling import SamplerLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,7 @@ class Registration:
     """What a user said about an object."""
 
     model: Model
-    spans: SpanMode | None = None
-    """None: what the instrumentation does by default."""
+    recording: Recording
 
     def same_identity(self, other: Registration) -> bool:
         """Whether both would emit under the same name, version and variant."""
@@ -54,24 +56,31 @@ def register(
     baseline: Baseline | str | PathLike[str] | None = None,
     variant: str | None = None,
     role: str = "live",
-    spans: SpanMode | None = None,
+    spans: SpanMode = "sampled",
+    sampler: SamplerLike | None = None,
+    capture_features: Sequence[str] = (),
+    redact: Redact | None = None,
 ) -> None:
     """Give a model object its identity in everything that instrumentation emits for it.
 
     `baseline` is a `Baseline` or its file; one that cannot be read is said in one log line and left out.
-    Registering an object again replaces what was said before. Raises `ConfigurationError` on a class, an
-    unknown role or an unknown `spans`.
+    `spans`, `sampler`, `capture_features` and `redact` are those of `observe`. Registering an object again
+    replaces what was said before.
+
+    Raises `ConfigurationError` on a class and on an argument that cannot be right.
     """
     if isinstance(obj, type):
         raise ConfigurationError(
             f"register takes a model object, not the class {obj.__name__}; pass the fitted model"
         )
-    check_options(role=role, spans=spans)
+    check_role(role)
+    recording = Recording(spans, sampler, capture_features, redact)
     model = Model(
         name=name, version=str(version), type=type(obj).__name__, baseline=load_baseline(baseline),
-        variant=variant, role=role,
+        task=task_of(obj), variant=variant, role=role,
     )  # fmt: skip
-    _file(obj, Registration(model, spans))
+    recording.check(model)
+    _file(obj, Registration(model, recording))
 
 
 def lookup(obj: object) -> Model | None:
@@ -124,12 +133,10 @@ def reset() -> None:
         generation += 1
 
 
-def check_options(*, role: str, spans: str | None) -> None:
-    """Raise `ConfigurationError` unless `role` and `spans` are among the values they can take."""
+def check_role(role: str) -> None:
+    """`ConfigurationError` unless `role` is among the values it can take."""
     if role not in semconv.ROLES:
         raise ConfigurationError(f"role={role!r} is not known; use one of {', '.join(semconv.ROLES)}")
-    if spans is not None and spans not in SPAN_MODES:
-        raise ConfigurationError(f"spans={spans!r} is not known; use one of {', '.join(SPAN_MODES)}")
 
 
 def load_baseline(source: Baseline | str | PathLike[str] | None) -> Baseline | None:
@@ -171,6 +178,8 @@ def _reference(obj: object) -> Callable[[], object | None]:
     number = id(obj)
 
     def forget(reference: weakref.ref[object]) -> None:
+        if sys.is_finalizing():  # a daemon thread that was stopped for good may hold the lock
+            return
         with _lock:
             known = _by_id.get(number)
             if known is not None and known[0] is reference:
@@ -200,6 +209,28 @@ def learned(obj: object, attribute: str) -> object | None:
         return getattr(obj, attribute, None)
     except Exception:
         return None
+
+
+def task_of(obj: object) -> Task | None:
+    """What an estimator does, as scikit-learn tells; None when it does not, or `obj` is no estimator."""
+    base = sys.modules.get("sklearn.base")  # an estimator cannot be without it
+    tests: tuple[tuple[Task, str], ...] = (
+        ("classification", "is_classifier"),
+        ("regression", "is_regressor"),
+        ("outlier", "is_outlier_detector"),
+        ("clustering", "is_clusterer"),
+    )
+    if base is None or not isinstance(obj, base.BaseEstimator):
+        return None
+    try:
+        return next((task for task, test in tests if getattr(base, test, _is_clusterer)(obj)), None)
+    except Exception:  # the tags of a class of the user's can raise anything
+        return None
+
+
+def _is_clusterer(estimator: object) -> bool:
+    """scikit-learn's test since 1.6."""
+    return getattr(estimator, "_estimator_type", None) == "clusterer"
 
 
 def _parts(obj: object) -> Iterator[str]:

@@ -38,12 +38,29 @@ TASK_TYPE = "ml.task.type"
 BATCH_SIZE = "ml.batch.size"
 VARIANT_NAME = "ml.variant.name"
 VARIANT_ROLE = "ml.variant.role"
+SEGMENT_PREFIX = "ml.segment."
+"""Followed by the key of a segment: `ml.segment.region`."""
+PREDICTION_ID = "ml.prediction.id"
 PREDICTION_LABEL = "ml.prediction.label"
+PREDICTION_VALUE = "ml.prediction.value"
 PREDICTION_SCORE = "ml.prediction.score.value"
 PREDICTION_SCORE_MIN = "ml.prediction.score.min"
 PREDICTION_SCORE_MAX = "ml.prediction.score.max"
 PREDICTION_SCORE_MEAN = "ml.prediction.score.mean"
 SCORE_TYPE = "ml.prediction.score.type"
+PREDICTION_UNCERTAINTY = "ml.prediction.uncertainty.value"
+UNCERTAINTY_TYPE = "ml.prediction.uncertainty.type"
+SAMPLING_REASON = "ml.sampling.reason"
+SAMPLING_PROBABILITY = "ml.sampling.probability"
+SAMPLING_STRATUM = "ml.sampling.stratum"
+SAMPLING_KEPT = "ml.sampling.kept"
+SAMPLING_ADJUSTABLE = "ml.sampling.adjustable"
+SAMPLING_THRESHOLD = "sampling.threshold"
+SAMPLING_RANDOMNESS = "sampling.randomness"
+"""These two are OpenTelemetry's own: what its threshold samplers read and compose with."""
+FEEDBACK_LABEL = "ml.feedback.label"
+FEEDBACK_VALUE = "ml.feedback.value"
+FEEDBACK_SOURCE = "ml.feedback.source"
 FEATURE_NAME = "ml.feature.name"
 FEATURE_CATEGORY = "ml.feature.category"
 FEATURE_STATE = "ml.feature.state"
@@ -55,6 +72,7 @@ DRIFT_STATUS_NAME = "ml.drift.status.name"
 DRIFT_REASON_CODE = "ml.drift.reason.code"
 DRIFT_LEVEL = "ml.drift.level"
 DRIFT_BIN = "ml.drift.bin"
+DRIFT_QUANTILE = "ml.drift.quantile"
 DRIFT_SIDE = "ml.drift.side"
 MONITORED_SERVICE_NAME = "ml.service.name"
 MONITORED_SERVICE_NAMESPACE = "ml.service.namespace"
@@ -70,12 +88,20 @@ DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
 
 # --- values -----------------------------------------------------------------------------------------------
 
+PREDICTION_EVENT = "ml.prediction"
+FEEDBACK_EVENT = "ml.feedback"
+"""Names of log records."""
+
 STATES = ("ok", "missing", "non_finite", "out_of_range", "unseen", "type_mismatch")
 """The exclusive states of a feature value, in the order arrays of state counts use everywhere."""
 
 OTHER = "__other__"
 UNSEEN = "__unseen__"
 """Reserved categories: outside the named ones, and outside a complete list."""
+
+SAMPLING_REASONS = ("random", "stratum", "uncertainty", "rule")
+MISSING_STRATUM = "__missing__"
+"""The stratum of rows without a value."""
 
 TARGETS = ("feature", "score", "prediction", "outcome", "uncertainty", "projection")
 SCORE_TYPES = ("probability", "margin", "anomaly", "value")
@@ -85,6 +111,11 @@ STATUSES = ("ok", "warning", "drifted")
 
 DURATION_BOUNDS = (*(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)), 10.0)
 """Bounds of `ml.inference.duration` in seconds: 1-2-5 steps from 10 µs to 10 s."""
+
+FEEDBACK_DELAY_BOUNDS = (
+    1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, *(days * 86_400.0 for days in (1, 3, 7, 14, 30, 60, 90, 180, 365)),
+)  # fmt: skip
+"""Bounds of `ml.feedback.delay` in seconds: a second to a year."""
 
 ATTRIBUTES = {
     MODEL_NAME: "Name of the model.",
@@ -96,12 +127,26 @@ ATTRIBUTES = {
     BATCH_SIZE: "Rows in the call.",
     VARIANT_NAME: "Variant of the model, when one was given.",
     VARIANT_ROLE: "live, shadow or canary, when a variant or a role was given.",
-    PREDICTION_LABEL: "Predicted label; after 20 labels of a model the others are `__other__`.",
-    PREDICTION_SCORE: "Score of the only row.",
+    PREDICTION_ID: "Opaque id of one row's prediction: what `otel_ml.feedback` takes.",
+    PREDICTION_LABEL: "Predicted label; on metrics, after 20 labels of a model the others are `__other__`.",
+    PREDICTION_VALUE: "Value that a regressor predicted.",
+    PREDICTION_SCORE: "Score of the row; on a span, of the only one.",
     PREDICTION_SCORE_MIN: "Smallest score of a batch.",
     PREDICTION_SCORE_MAX: "Largest score of a batch.",
     PREDICTION_SCORE_MEAN: "Mean score of a batch.",
     SCORE_TYPE: "probability, margin, anomaly or value.",
+    SAMPLING_ADJUSTABLE: "false on events next to which kept rows are missing: they cannot be weighted.",
+    SAMPLING_THRESHOLD: "Rejection threshold, of 56 bits, as OpenTelemetry's samplers read it.",
+    SAMPLING_RANDOMNESS: "The row's 56 random bits; it was kept because they reach the threshold.",
+    FEEDBACK_LABEL: "The true label; on metrics, after 20 labels of a model the others are `__other__`.",
+    FEEDBACK_VALUE: "The true value.",
+    FEEDBACK_SOURCE: "Who knew the truth, as given to `otel_ml.feedback`.",
+    PREDICTION_UNCERTAINTY: "How unsure the model is of the row: 0 certain, 1 undecided.",
+    UNCERTAINTY_TYPE: "least_confidence, margin or entropy.",
+    SAMPLING_REASON: "Which sampler decided: random, stratum, uncertainty or rule.",
+    SAMPLING_PROBABILITY: "Probability with which the row is kept, its inverse the row's weight; on a span, that any row of the call is.",
+    SAMPLING_STRATUM: "Stratum of the row; after 100 strata the others are `__other__`, no value is `__missing__`.",
+    SAMPLING_KEPT: "Whether the row was kept.",
     FEATURE_NAME: "Name of the feature.",
     FEATURE_CATEGORY: "Category: a named one of the baseline, `__other__` or `__unseen__`.",
     FEATURE_STATE: "ok, missing, non_finite, out_of_range, unseen or type_mismatch.",
@@ -113,6 +158,7 @@ ATTRIBUTES = {
     DRIFT_REASON_CODE: "Why the verdict is what it is.",
     DRIFT_LEVEL: "warning or drifted.",
     DRIFT_BIN: "The cell: its range or its category.",
+    DRIFT_QUANTILE: "The level of the quantile, 0 to 1.",
     DRIFT_SIDE: "baseline or current.",
     MONITORED_SERVICE_NAME: "`service.name` of the service that runs the model.",
     MONITORED_SERVICE_NAMESPACE: "Its `service.namespace`.",
@@ -128,6 +174,20 @@ SPAN_ATTRIBUTES = (
     PREDICTION_SCORE_MEAN, PREDICTION_LABEL, ERROR_TYPE,
 )  # fmt: skip
 """Every attribute that the span of a call can carry."""
+
+EVENT_ATTRIBUTES = (
+    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, OPERATION_NAME, BASELINE_ID, PREDICTION_ID,
+    PREDICTION_LABEL, PREDICTION_VALUE, PREDICTION_SCORE, SCORE_TYPE, PREDICTION_UNCERTAINTY, UNCERTAINTY_TYPE,
+    SAMPLING_REASON, SAMPLING_PROBABILITY, SAMPLING_STRATUM, SAMPLING_THRESHOLD, SAMPLING_RANDOMNESS,
+    SAMPLING_ADJUSTABLE, ERROR_TYPE,
+)  # fmt: skip
+"""What the event of a kept row can carry, beside the values of features that the user listed."""
+
+FEEDBACK_ATTRIBUTES = (
+    PREDICTION_ID, FEEDBACK_LABEL, FEEDBACK_VALUE, FEEDBACK_SOURCE, MODEL_NAME, MODEL_VERSION, PREDICTION_LABEL,
+    PREDICTION_VALUE, PREDICTION_SCORE,
+)  # fmt: skip
+"""What the event of a truth can carry."""
 
 # --- metrics of the SDK -----------------------------------------------------------------------------------
 
@@ -159,6 +219,18 @@ FEATURE_OBSERVATIONS = Metric(
     "ml.feature.observations", "counter", "{value}", "Feature values by state.",
     (*_IDENTITY, FEATURE_NAME, FEATURE_STATE, BASELINE_ID),
 )  # fmt: skip
+SAMPLING_DECISIONS = Metric(
+    "ml.sampling.decisions", "counter", "{row}", "Rows that a sampler decided on.",
+    (*_IDENTITY, SAMPLING_REASON, SAMPLING_KEPT),
+)  # fmt: skip
+FEEDBACK_LABELS = Metric(
+    "ml.feedback.labels", "counter", "{label}", "Truths that arrived, by label; true values carry none.",
+    (MODEL_NAME, MODEL_VERSION, FEEDBACK_LABEL, FEEDBACK_SOURCE),
+)  # fmt: skip
+FEEDBACK_DELAY = Metric(
+    "ml.feedback.delay", "histogram", "s", "Time from a prediction to its truth, where its id was given.",
+    (MODEL_NAME, MODEL_VERSION, FEEDBACK_SOURCE),
+)  # fmt: skip
 
 _BASELINE = (MODEL_NAME, MODEL_VERSION, DRIFT_TARGET, FEATURE_NAME, BASELINE_ID)
 BASELINE_VALUE = Metric(
@@ -182,7 +254,13 @@ SCHEMA_VIOLATIONS = Metric(
     "Rows whose input does not have the columns or types of the baseline.",
     (*_IDENTITY, FEATURE_NAME, REASON),
 )  # fmt: skip
-DROPPED = Metric("otel_ml.dropped", "counter", "{row}", "Rows that were not recorded, by reason.", (REASON,))
+DROPPED = Metric(
+    "otel_ml.dropped",
+    "counter",
+    "{row}",
+    "Rows that were not recorded, or not in full, by reason.",
+    (REASON,),
+)
 ERRORS = Metric("otel_ml.errors", "counter", "{error}", "Failures inside otel-ml, by place.", (REASON,))
 COLLECTIONS = Metric(
     "otel_ml.collections", "counter", "{collection}", "Collections that otel-ml took part in."
@@ -219,6 +297,24 @@ DRIFT_JS = _gauge("ml.drift.js", "Jensen-Shannon distance, base 2.")
 DRIFT_HELLINGER = _gauge("ml.drift.hellinger", "Hellinger distance.")
 DRIFT_WASSERSTEIN = _gauge("ml.drift.wasserstein", "Wasserstein distance over the baseline's spread.")
 DRIFT_CHI_SQUARE = _gauge("ml.drift.chi_square", "Two-sample homogeneity statistic on the test cells.")
+DRIFT_TOTAL_VARIATION = _gauge(
+    "ml.drift.total_variation", "Total variation distance: the share of rows that moved to another cell."
+)
+DRIFT_MEAN_SHIFT = _gauge(
+    "ml.drift.mean_shift", "Mean of the window less that of the baseline, in the baseline's standard deviations."
+)
+DRIFT_QUANTILE_SHIFT = _gauge(
+    "ml.drift.quantile_shift",
+    "Quantile of the window less that of the baseline, in the baseline's standard deviations.",
+    (*_TARGET, DRIFT_QUANTILE),
+)
+DRIFT_DISTINCT = _gauge("ml.drift.distinct", "Categories that rows of the window have.", _TARGET, "{category}")
+DRIFT_DESIGN_EFFECT = _gauge(
+    "ml.drift.design_effect", "How many rows of the window are worth one independent row."
+)
+DRIFT_CUSUM = _gauge(
+    "ml.drift.cusum", "Sum of what windows deviate beyond tolerance; from 12 on a slow change is certain."
+)
 DRIFT_STATE_SHARE = _gauge(
     "ml.drift.state.share",
     "Share of feature values in a state, in the current window.",
@@ -247,6 +343,21 @@ DRIFT_BIN_SHARE = _gauge(
     "ml.drift.bin.share", "Share of a cell, baseline or current, for targets that are not ok.",
     (*_TARGET, DRIFT_BIN, DRIFT_SIDE),
 )  # fmt: skip
+ACTIVITY_STATUS = _gauge(
+    "ml.activity.status", "Verdict on the rows of a model: 0 ok, 1 warning, 2 silent or far from its usual volume.",
+    _MONITORED,
+)  # fmt: skip
+ACTIVITY_REASON = _gauge(
+    "ml.activity.reason", "1 for the reason the verdict on the rows has.", (*_MONITORED, DRIFT_REASON_CODE)
+)
+ACTIVITY_AGE = _gauge("ml.activity.age", "Time since the newest row of a model.", _MONITORED, "s")
+ACTIVITY_ROWS = _gauge("ml.activity.rows", "Rows of a model in the last full hour.", _MONITORED, "{row}")
+ACTIVITY_ROWS_USUAL = _gauge(
+    "ml.activity.rows.usual", "Rows that are usual in the last full hour.", _MONITORED, "{row}"
+)
+ACTIVITY_VANISHED = _gauge(
+    "ml.activity.vanished", "1 for a feature that is not sent any more, while its model has rows, else 0."
+)
 BASELINE_AGE = _gauge("ml.baseline.age", "Time since the baseline was made.", (*_MONITORED, BASELINE_ID), "s")
 BASELINE_ROWS = _gauge("ml.baseline.rows", "Rows in the baseline.", (*_MONITORED, BASELINE_ID), "{row}")
 

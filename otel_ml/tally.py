@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard, semconv
-from .columns import Table, categories, is_missing, is_numeric, numbers
+from .columns import Table, categories, category, is_missing, is_numeric, numbers
+from .kernel import Kernel, blocks
 from .model import MAX_FEATURES, Model
 from .prediction import Outcome
 from .semconv import OTHER, STATES, UNSEEN
@@ -21,11 +23,11 @@ MAX_LAYOUTS = 16
 """Widths of input whose features are remembered."""
 MAX_EXTRA = 20
 """Most unknown columns that are named: a dict with ever new keys must not make ever new series."""
+_ABSENT = np.array([None], dtype=object)
+"""A column that is declared and not given: it has no kind yet."""
 _UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
 _EVERYWHERE = (-np.inf, np.inf)
 _DURATIONS = np.array(semconv.DURATION_BOUNDS)
-_BLOCK = 2**16
-"""Cells that are sorted and counted at a time: 512 KiB. Larger blocks leave the cache and cost twice as much."""
 
 
 class _Feature:
@@ -70,33 +72,33 @@ class _Numeric(_Feature):
         if summary is None:
             self._bounded = None
             self._free = ledger.get(semconv.FEATURE_VALUE, self._attributes, Exponential()).sketch
-            self._probes = Probes.of(np.empty(0), _EVERYWHERE)
+            self.probes = Probes.of(np.empty(0), _EVERYWHERE)
         else:
             self._bounded = ledger.get(
                 semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)
             ).sketch
-            self._probes = Probes.of(summary.bounds, summary.limits)
-        self._below = np.zeros(len(self._probes.cuts), dtype=np.int64)
-        self._rows = 0
+            self.probes = Probes.of(summary.bounds, summary.limits)
+
+    @property
+    def free(self) -> bool:
+        """True without a baseline: the buckets follow the values."""
+        return self._bounded is None
 
     def add(self, column: NDArray[np.generic]) -> int:
         values, missing, mismatched = numbers(column)
-        self.gather(np.sort(values))
-        self.settle()
+        self.add_sorted(np.sort(values))
         self.add_states(missing=missing, type_mismatch=mismatched)
         return mismatched
 
-    def gather(self, column: NDArray[np.float64]) -> None:
-        """Count a sorted column, NaNs last; `settle` says so to the series."""
-        self._below += self._probes.below(column)
-        self._rows += len(column)
+    def add_sorted(self, column: NDArray[np.float64]) -> None:
+        """Count a sorted column of float64, NaNs last."""
+        self.add_below(self.probes.below(column), len(column))
         if self._bounded is None:
             self._free.add(column[np.isfinite(column)])
 
-    def settle(self) -> None:
-        """Hand over what was gathered."""
-        found = counted(self._below, self._rows)
-        self._below[:] = self._rows = 0
+    def add_below(self, below: NDArray[np.int64], rows: int) -> None:
+        """Count `rows` values of which so many are <= each cut of `probes`."""
+        found = counted(below, rows)
         if self._bounded is not None:
             self._bounded.counts += found.buckets
         self.add_states(
@@ -162,8 +164,10 @@ class Tally:
         self._ledger = ledger
         self._attributes = model.attributes()
         self._positional: dict[int, list[tuple[int, _Feature]]] = {}
+        self._kernels: dict[int, Kernel] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
         self._labels: dict[str, Count] = {}
+        self._columns = frozenset(model.baseline.columns if model.baseline is not None else ())
         self._extra: set[str] = set()
         self._error_types: set[str] = set()
         self._features = {name: self._feature(name, summary) for name, summary in model.features().items()}
@@ -191,19 +195,39 @@ class Tally:
         if features is None:
             self._misfit(width, rows)
             return
-        numeric = {place: feature for place, feature in features if isinstance(feature, _Numeric)}
-        for V in _transposed(
-            parts, rows, slice(None) if len(numeric) == width else list(numeric), len(numeric)
-        ):
-            V.sort(axis=1)
-            for feature, column in zip(numeric.values(), V, strict=True):
-                feature.gather(column)
-        for feature in numeric.values():
-            feature.settle()
+        self._count_beyond(width, len(features), rows)
+        self._add_bounded(parts, rows, width, features)
+        free = {
+            place: feature for place, feature in features if isinstance(feature, _Numeric) and feature.free
+        }
+        for block, _ in blocks(parts, list(free), np.dtype(np.float64)):
+            block.sort(axis=1)
+            for feature, column in zip(free.values(), block, strict=True):
+                feature.add_sorted(column)
         for place, other in features:
-            if place not in numeric:
+            if not isinstance(other, _Numeric):
                 for part in parts:
                     other.add(part[:, place])  # as it came: 0.1 in float32 is the category 0.1
+
+    def _add_bounded(
+        self,
+        parts: Sequence[NDArray[np.generic]],
+        rows: int,
+        width: int,
+        features: list[tuple[int, _Feature]],
+    ) -> None:
+        bounded = {
+            place: feature
+            for place, feature in features
+            if isinstance(feature, _Numeric) and not feature.free
+        }
+        kernel = self._kernels.get(width)
+        if kernel is None:
+            kernel = Kernel({place: feature.probes for place, feature in bounded.items()})
+            if width in self._positional:
+                self._kernels[width] = kernel
+        for place, below in kernel.below(parts).items():
+            bounded[place].add_below(below, rows)
 
     def add_table(self, table: Table) -> None:
         """Count rows of a table, its columns matched by name when it has names, else by position."""
@@ -215,6 +239,7 @@ class Tally:
                 return
         else:
             features = self._by_names(names, table)
+        self._count_beyond(len(table.columns), len(features), table.rows)
         for place, feature in features:
             with _guard.guard("features"):  # a value that cannot be read costs its own column only
                 mismatched = feature.add(table.columns[place])
@@ -230,7 +255,7 @@ class Tally:
         names = self._names(width)
         if names is None:
             return None
-        by_name = [self._by_name(name, columns[i] if columns else None) for i, name in enumerate(names)]
+        by_name = [self._by_name(name, columns, place) for place, name in enumerate(names)]
         features = [(place, feature) for place, feature in enumerate(by_name) if feature is not None]
         decided = all(feature.kind != _Undecided.kind for _, feature in features)
         if decided and len(self._positional) < MAX_LAYOUTS:
@@ -251,10 +276,13 @@ class Tally:
         features: list[tuple[int, _Feature]] = []
         seen: set[str] = set()
         for place, name in enumerate(names):
-            feature = None if name in seen else self._by_name(name, table.columns[place], table.rows)
+            feature = None if name in seen else self._by_name(name, table.columns, place, table.rows)
             if feature is not None:
                 features.append((place, feature))
             seen.add(name)
+        for name in (self._model.feature_names or ()) if self._model.baseline is None else ():
+            if name not in seen:
+                self._by_name(name, (_ABSENT,), 0)
         # a model of which nothing is known has no columns that could be absent
         expected = self._features if self._model.width is not None else {}
         for name, feature in expected.items():
@@ -263,29 +291,48 @@ class Tally:
                 self._violation(name, "missing", table.rows)
         return features
 
-    def _by_name(self, name: str, column: NDArray[np.generic] | None, rows: int = 0) -> _Feature | None:
+    def _by_name(
+        self, name: str, columns: Sequence[NDArray[np.generic]], place: int, rows: int = 0
+    ) -> _Feature | None:
         feature = self._features.get(name)
         if feature is not None and feature.kind != _Undecided.kind:
             return feature
         baseline = self._model.baseline
         if baseline is not None:
-            if name not in baseline.columns and len(self._extra) < MAX_EXTRA:
-                self._extra.add(name)
-            if name in self._extra:
-                self._violation(name, "extra", rows)
+            if name not in self._columns:
+                self._unknown(name, rows)
             return None
         if feature is None and len(self._features) >= MAX_FEATURES:
             self._say(
                 "limit", f"the input has more than {MAX_FEATURES} features; the first ones are recorded"
             )
             return None
-        self._features[name] = _kind_of(column)(name, self._attributes, self._ledger, None)
+        kind = _kind_of(columns[place] if columns else None)
+        self._features[name] = kind(category(name), self._attributes, self._ledger, None)
         return self._features[name]
+
+    def _unknown(self, name: str, rows: int) -> None:
+        """A column that the baseline does not have; of those beyond the limit each counts as `__other__`."""
+        if name not in self._extra and len(self._extra) >= MAX_EXTRA:
+            self._violation(OTHER, "extra", rows)
+        else:
+            self._extra.add(name)
+            self._violation(category(name), "extra", rows)
+
+    def _count_beyond(self, columns: int, recorded: int, rows: int) -> None:
+        """Rows some of whose features are beyond the limit."""
+        baseline = self._model.baseline
+        if baseline is not None:
+            beyond = len(self._features) < len(baseline.features)
+        else:
+            beyond = recorded < columns and len(self._features) >= MAX_FEATURES
+        if beyond:
+            _guard.drop("feature_limit", rows)
 
     def _violation(self, name: str, reason: str, amount: int) -> None:
         attributes = {**self._attributes, semconv.REASON: reason, semconv.FEATURE_NAME: name}
         self._ledger.count(semconv.SCHEMA_VIOLATIONS, attributes, amount)
-        self._say(f"{reason}:{name}", _VIOLATIONS[reason], name)
+        self._say(f"{reason}:{name}", _VIOLATIONS["others" if name == OTHER else reason], name)
 
     def _misfit(self, width: int, rows: int) -> None:
         """Unnamed columns of a number that fits nothing that is known."""
@@ -313,13 +360,17 @@ class Tally:
     def add_outcome(self, outcome: Outcome) -> None:
         """Count scores and labels."""
         if outcome.scores is not None:
-            finite = outcome.scores[np.isfinite(outcome.scores)]
-            self._score(outcome.score_type).add(finite)
-            if len(finite) < len(outcome.scores):
-                _guard.drop("non_finite_score", len(outcome.scores) - len(finite))
+            self._add_scores(outcome.scores, outcome.score_type)
         if outcome.labels is not None:
             for label, amount in categories(outcome.labels)[0].items():
                 self._label(label).add(amount)
+
+    def _add_scores(self, scores: NDArray[np.float64], kind: str) -> None:
+        finite = np.isfinite(scores)
+        regular = scores if finite.all() else scores[finite]
+        self._score(kind).add(regular)
+        if len(regular) < len(scores):
+            _guard.drop("non_finite_score", len(scores) - len(regular))
 
     def _score(self, kind: str) -> Buckets | Exponential:
         if kind not in self._scores:
@@ -339,6 +390,7 @@ class Tally:
     def _label(self, label: str) -> Count:
         if label not in self._labels and len(self._labels) >= MAX_LABELS:
             label = OTHER
+            self._say("labels", f"more than {MAX_LABELS} different labels; the others count as {OTHER}")
         if label not in self._labels:
             attributes = {**self._attributes, semconv.PREDICTION_LABEL: label}
             baseline = self._model.baseline
@@ -352,19 +404,36 @@ class Tally:
     def add_calls(self, operation: str, rows: int, durations: Sequence[int]) -> None:
         """Count `rows` and the durations, in nanoseconds, of calls that succeeded."""
         attributes = {**self._attributes, semconv.OPERATION_NAME: operation}
-        self._ledger.count(semconv.INFERENCE_ROWS, attributes, rows)
         self._durations(attributes).add(np.asarray(durations, dtype=np.float64) * 1e-9)
+        self._ledger.count(
+            semconv.INFERENCE_ROWS, attributes, rows
+        )  # last: rows that are counted are not lost
 
     def add_failures(self, operation: str, failures: Sequence[tuple[int, str]]) -> None:
         """Count calls that raised: (duration in nanoseconds, type of the error)."""
+        durations: dict[str, list[int]] = {}
         for duration, error_type in failures:
             if error_type not in self._error_types and len(self._error_types) >= MAX_ERROR_TYPES:
                 error_type = OTHER
+                self._say("errors", f"more than {MAX_ERROR_TYPES} error types; the others count as {OTHER}")
             self._error_types.add(error_type)
+            durations.setdefault(error_type, []).append(duration)
+        for error_type, took in durations.items():
             attributes = {
                 **self._attributes, semconv.OPERATION_NAME: operation, semconv.ERROR_TYPE: error_type,
             }  # fmt: skip
-            self._durations(attributes).add(np.array([duration * 1e-9]))
+            self._durations(attributes).add(np.array(took, dtype=np.float64) * 1e-9)
+
+    def add_decisions(self, decisions: Sequence[Mapping[tuple[str, bool], int]]) -> None:
+        """Count what samplers decided: rows by (reason, whether kept)."""
+        total: Counter[tuple[str, bool]] = Counter()
+        for rows in decisions:
+            total.update(rows)
+        for (reason, kept), number in total.items():
+            attributes = {
+                **self._attributes, semconv.SAMPLING_REASON: reason, semconv.SAMPLING_KEPT: category(kept),
+            }  # fmt: skip
+            self._ledger.count(semconv.SAMPLING_DECISIONS, attributes, number)
 
     def _durations(self, attributes: dict[str, str]) -> Buckets:
         empty = Buckets(_DURATIONS, with_sum=True)
@@ -374,28 +443,9 @@ class Tally:
 _VIOLATIONS = {
     "missing": "the feature %r is not in the input; its rows count as missing",
     "extra": "the input's column %r is not in the baseline; it is not recorded (a baseline can name it in exclude=)",
+    "others": f"more than {MAX_EXTRA} of the input's columns are not in the baseline; the others count as %r",
     "type": "feature %r is a number in the baseline; values that are none count as type_mismatch",
 }
-
-
-def _transposed(
-    parts: Sequence[NDArray[np.generic]], rows: int, columns: slice | list[int], width: int
-) -> Iterator[NDArray[np.float64]]:
-    """`columns` of all parts as (`width`, n) blocks, in one buffer that stays in the processor's cache."""
-    room = max(min(rows, _BLOCK // max(width, 1)), 1)
-    block = np.empty((width, room))
-    filled = 0
-    for part in parts:
-        done = 0
-        while done < len(part):
-            taken = min(len(part) - done, room - filled)
-            block[:, filled : filled + taken] = part[done : done + taken][:, columns].T
-            done, filled = done + taken, filled + taken
-            if filled == room:
-                yield block
-                filled = 0
-    if filled:
-        yield block[:, :filled]
 
 
 def _kind_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import Token
 from dataclasses import dataclass
 
+import numpy as np
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
@@ -15,6 +16,9 @@ from ._version import __version__
 from .columns import category
 from .model import Model
 from .prediction import Prediction
+from .sampling import Kept
+
+_lowest, _highest, _sum = np.minimum.reduce, np.maximum.reduce, np.add.reduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +57,28 @@ class Spans:
         span = self._tracer.start_span(self.name, kind=SpanKind.INTERNAL, attributes=self._fixed)
         return ActiveSpan(span, context.attach(trace.set_span_in_context(span)))
 
-    def finish(self, span: Span, prediction: Prediction) -> None:
-        """Add what only the result tells."""
-        if span.is_recording():
-            span.set_attributes(attributes_of(prediction))
-
-    def emit(self, prediction: Prediction) -> None:
-        """A span after the call, with the call's own times: samplers see score and label."""
-        attributes = self._fixed | attributes_of(prediction)
-        span = self._tracer.start_span(self.name, attributes=attributes, start_time=prediction.start)
-        span.end(prediction.start + prediction.duration)
-
-    def emit_failure(self, error: BaseException, start: int, duration: int) -> None:
-        """A span after a call that raised."""
-        span = self._tracer.start_span(
-            self.name, kind=SpanKind.INTERNAL, attributes=self._fixed, start_time=start
-        )
-        try:
+    def finish(
+        self, span: Span, prediction: Prediction, error: BaseException | None = None, kept: Kept | None = None
+    ) -> None:
+        """Add what only the end of the call tells."""
+        if not span.is_recording():
+            return
+        if error is not None:
             self.fail(span, error)
+        span.set_attributes(attributes_of(prediction, kept))
+
+    def emit(
+        self, prediction: Prediction, error: BaseException | None = None, kept: Kept | None = None
+    ) -> Span:
+        """A span after the call, with the call's own times: samplers see score and label."""
+        attributes = self._fixed | attributes_of(prediction, kept)
+        span = self._tracer.start_span(self.name, attributes=attributes, start_time=prediction.start)
+        try:
+            if error is not None:
+                self.fail(span, error)
         finally:
-            span.end(start + duration)
+            span.end(prediction.start + prediction.duration)
+        return span
 
     def fail(self, span: Span, error: BaseException) -> None:
         """Mark `span` as failed by `error`."""
@@ -99,19 +105,35 @@ def _fixed_attributes(model: Model, operation: str) -> dict[str, AttributeValue]
     return attributes | {key: value for key, value in optional.items() if value is not None}
 
 
-def attributes_of(prediction: Prediction) -> dict[str, AttributeValue]:
-    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label."""
+def attributes_of(prediction: Prediction, kept: Kept | None = None) -> dict[str, AttributeValue]:
+    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label; why rows of the
+    call were kept, and the probability that any was."""
     outcome = prediction.outcome
     attributes: dict[str, AttributeValue] = {semconv.BATCH_SIZE: prediction.rows}
+    if kept is not None:
+        attributes |= _sampling(kept)
     scores = outcome.scores
     if scores is not None and len(scores):
         attributes[semconv.SCORE_TYPE] = outcome.score_type
         if len(scores) == 1:
             attributes[semconv.PREDICTION_SCORE] = float(scores[0])
         else:
-            attributes[semconv.PREDICTION_SCORE_MIN] = float(scores.min())
-            attributes[semconv.PREDICTION_SCORE_MAX] = float(scores.max())
-            attributes[semconv.PREDICTION_SCORE_MEAN] = float(scores.mean())
+            # the ufuncs themselves: half of what the methods of the array take, by way of Python
+            attributes[semconv.PREDICTION_SCORE_MIN] = float(_lowest(scores))
+            attributes[semconv.PREDICTION_SCORE_MAX] = float(_highest(scores))
+            attributes[semconv.PREDICTION_SCORE_MEAN] = float(_sum(scores)) / len(scores)
     if outcome.labels is not None and len(outcome.labels) == 1:
         attributes[semconv.PREDICTION_LABEL] = category(outcome.labels.tolist()[0])
+    return attributes
+
+
+def _sampling(kept: Kept) -> dict[str, AttributeValue]:
+    selection = kept.selection
+    attributes: dict[str, AttributeValue] = {semconv.SAMPLING_REASON: selection.reasons[0]}
+    if selection.adjustable:
+        attributes[semconv.SAMPLING_PROBABILITY] = kept.probability
+    else:
+        attributes[semconv.SAMPLING_ADJUSTABLE] = False
+    if selection.strata is not None and len(selection.strata) == 1:
+        attributes[semconv.SAMPLING_STRATUM] = category(selection.strata[0])
     return attributes

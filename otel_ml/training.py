@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,42 @@ import numpy as np
 
 from . import columns, fitting, semconv
 from .binning import BUCKETS
-from .columns import Column
+from .columns import Column, SparseColumns, Table
 from .errors import BaselineError
 from .fitting import NAMED, Detail
 from .summary import CategoricalSummary, Counts, NumericSummary, Summary
+
+DECLARED = 200
+"""Columns of a sparse matrix that are summarised: its service records no more of them."""
+
+
+class Documents(dict[str, Column]):
+    """One column of texts, as a text pipeline takes them: its summary is opaque, whatever they are."""
+
+
+class Sparse(Mapping[str, Column]):
+    """Named columns of a sparse matrix, each made dense when it is asked for."""
+
+    def __init__(self, names: Sequence[str], columns: SparseColumns) -> None:
+        self._places = {name: place for place, name in enumerate(names)}
+        self._columns = columns
+
+    def __getitem__(self, name: str) -> Column:
+        found: Column = self._columns[self._places[name]]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def declared(self, important: Mapping[str, float], excluded: Collection[str]) -> frozenset[str]:
+        """The most important columns that are not excluded, then those with the most entries."""
+        stored = self._columns.stored()
+        names = [name for name in self if name not in excluded]
+        names.sort(key=lambda name: (-important.get(name, 0.0), -stored[self._places[name]]))
+        return frozenset(names[:DECLARED])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +118,7 @@ def fields(table: Mapping[str, Column], outputs: Outputs, options: Options) -> d
     }
 
 
-def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
+def table(X: object, features: Sequence[str] | None) -> Mapping[str, Column]:
     """The columns of `X` by name. Raises `BaselineError` without rows, or when names do not fit."""
     features = None if features is None else tuple(map(str, features))
     try:
@@ -95,14 +128,8 @@ def table(X: object, features: Sequence[str] | None) -> dict[str, Column]:
     if read.rows == 0 or not read.columns:
         nothing = "rows" if read.columns else "columns"
         raise BaselineError(f"the training data has no {nothing}; give the rows the model was trained on")
-    if read.names is None:
-        return _named(read.columns, features)
-    _no_twins(read.names)
-    by_name = dict(zip(read.names, read.columns, strict=True))
-    if features is None:
-        return by_name
-    check_known("features", features, by_name)
-    return {name: by_name[name] for name in features}
+    named = _named(read, features)
+    return Documents(named) if read.documents else named
 
 
 def summaries(
@@ -118,17 +145,20 @@ def summaries(
     categorical, excluded = _names("categorical", categorical, table), _names("exclude", exclude, table)
     check_known("allowed", allowed, table)
     important = _importance(importance, table)
+    declared = table.declared(important, excluded) if isinstance(table, Sparse) else set(table) - excluded
     made = {
-        name: fitting.summarise(
+        name: fitting.opaque(name, table[name], important.get(name))
+        if isinstance(table, Documents) and name not in categorical
+        else fitting.summarise(
             name,
-            column,
+            table[name],
             categorical=name in categorical,
             importance=important.get(name),
             allowed=_range(name, allowed[name]) if name in allowed else None,
             detail=detail,
         )
-        for name, column in table.items()
-        if name not in excluded
+        for name in table
+        if name in declared
     }
     for name in allowed:
         if not isinstance(made.get(name), NumericSummary):
@@ -174,7 +204,18 @@ def recounted_outputs(outputs: Outputs, known: Mapping[str, Summary | None]) -> 
     return fields | _label_counts(outputs, fields["scores"], fields["outcomes"])
 
 
-def _named(read: Sequence[Column], features: Sequence[str] | None) -> dict[str, Column]:
+def _named(read: Table, features: Sequence[str] | None) -> Mapping[str, Column]:
+    if read.names is None:
+        return _given_names(read.columns, features)
+    _no_twins(read.names)
+    by_name = dict(zip(read.names, read.columns, strict=True))
+    if features is None:
+        return by_name
+    check_known("features", features, by_name)
+    return {name: by_name[name] for name in features}
+
+
+def _given_names(read: Sequence[Column], features: Sequence[str] | None) -> Mapping[str, Column]:
     if features is None:
         raise BaselineError(
             f"the training data has {len(read)} columns without names; give features=[…], or a DataFrame"
@@ -182,6 +223,8 @@ def _named(read: Sequence[Column], features: Sequence[str] | None) -> dict[str, 
     if len(features) != len(read):
         raise BaselineError(f"features= has {len(features)} names, the training data has {len(read)} columns")
     _no_twins(features)
+    if isinstance(read, SparseColumns):
+        return Sparse(features, read)
     return dict(zip(features, read, strict=True))
 
 
@@ -281,6 +324,6 @@ def check_known(option: str, names: Iterable[str], table: Mapping[str, Column]) 
 
 
 def _no_twins(names: Sequence[str]) -> None:
-    twins = sorted({name for name in names if names.count(name) > 1})
+    twins = sorted(name for name, times in Counter(names).items() if times > 1)
     if twins:
         raise BaselineError(f"two columns have the name {twins[0]!r}; give every column its own")

@@ -19,9 +19,12 @@ import numpy as np
 from . import _guard
 from .baseline import Baseline
 from .errors import ConfigurationError
+from .events import Redact
 from .model import Model
-from .observer import Observer, SpanMode
-from .registry import check_options, load_baseline
+from .observer import Observer
+from .recording import Recording, SpanMode
+from .registry import check_role, load_baseline
+from .sampling import SamplerLike
 
 F = TypeVar("F", bound=Callable[..., Any])
 Input = Callable[[tuple[Any, ...], dict[str, Any]], object]
@@ -39,6 +42,9 @@ def observe(
     *,
     input: str | Callable[..., object] | None = None,  # the word users look for
     score: Callable[..., object] | None = None,
+    sampler: SamplerLike | None = None,
+    capture_features: Sequence[str] = (),
+    redact: Redact | None = None,
     variant: str | None = None,
     role: str = "live",
     operation: str = "predict",
@@ -54,7 +60,11 @@ def observe(
         Default: the first parameter after self or cls; and when the function has several parameters and a
         call passes only scalars, these arguments are one row.
     score: gets what the function returned and gives the score of each row.
-    spans: "all" makes a current span for every call, "sampled" one after the call, "off" none.
+    sampler: which rows are kept as `ml.prediction` events, one of `otel_ml.sampling`; without one none is.
+    capture_features: features whose values these events carry; of all others no value leaves.
+    redact: sees those values of a row, by name, before they leave and returns those that may.
+    spans: "all" makes a current span for every call; "sampled" one after the call, of the calls of which the
+        sampler keeps a row, or of all when there is no sampler; "off" none.
 
     Raises `ConfigurationError` on an argument that cannot be right, a class or a generator function.
     """
@@ -62,7 +72,8 @@ def observe(
         raise ConfigurationError(
             f"observe needs a model name, not {model!r}; write @observe(model='churn', version='3')"
         )
-    check_options(role=role, spans=spans)
+    check_role(role)
+    recording = Recording(spans, sampler, capture_features, redact)
     if score is not None and not callable(score):
         raise ConfigurationError(f"score must be a callable that gets the function's result, not {score!r}")
     if input is not None and not isinstance(input, str) and not callable(input):
@@ -73,7 +84,7 @@ def observe(
             name=model, version=str(version), baseline=load_baseline(baseline), variant=variant, role=role,
             feature_names=None if features is None else tuple(features),
         )  # fmt: skip
-        observer = Observer(identity, operation=operation, spans=spans, score=score, decorated=True)
+        observer = Observer(identity, operation=operation, recording=recording, score=score, decorated=True)
         return _wrap(function, observer, input)  # type: ignore[no-any-return]
 
     return decorate
@@ -121,37 +132,48 @@ def _observed_at(
     function: Callable[..., object], observer: Observer, position: int, rows_of: Input
 ) -> Callable[..., object]:
     """The short way for f(X): the input is the only parameter, at a known position."""
-    call, length = observer.call, position + 1
+    call, pick, length = observer.call, _guarded(rows_of), position + 1
 
     @functools.wraps(function)
     def observed(*args: Any, **kwargs: Any) -> object:
-        rows = args[position] if len(args) == length else rows_of(args, kwargs)
+        rows = args[position] if len(args) == length else pick(args, kwargs)
         return call(function, args, kwargs, rows)
 
     return observed
 
 
 def _observed(function: Callable[..., object], observer: Observer, rows_of: Input) -> Callable[..., object]:
-    call = observer.call
+    call, pick = observer.call, _guarded(rows_of)
 
     @functools.wraps(function)
     def observed(*args: Any, **kwargs: Any) -> object:
-        return call(function, args, kwargs, rows_of(args, kwargs))
+        return call(function, args, kwargs, pick(args, kwargs))
 
     return observed
 
 
 def _observed_async(function: Callable[..., Any], observer: Observer, rows_of: Input) -> Callable[..., Any]:
-    call = observer.call_async
+    call, pick = observer.call_async, _guarded(rows_of)
 
     @functools.wraps(function)
     async def observed(*args: Any, **kwargs: Any) -> object:
-        return await call(function, args, kwargs, rows_of(args, kwargs))
+        return await call(function, args, kwargs, pick(args, kwargs))
 
     return observed
 
 
 # --- where the input is -----------------------------------------------------------------------------------
+
+
+def _guarded(rows_of: Input) -> Input:
+    def pick(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        try:
+            return rows_of(args, kwargs)
+        except Exception as error:
+            _guard.failed("input", error)
+            return None
+
+    return pick
 
 
 def _input_of(
@@ -197,14 +219,7 @@ def _receiver(signature: inspect.Signature) -> int:
 
 
 def _by_callable(pick: Callable[..., object]) -> Input:
-    def rows_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        try:
-            return pick(*args, **kwargs)
-        except Exception as error:
-            _guard.failed("input", error)
-            return None
-
-    return rows_of
+    return lambda args, kwargs: pick(*args, **kwargs)
 
 
 def _by_name(signature: inspect.Signature, name: str) -> Input:

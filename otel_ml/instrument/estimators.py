@@ -17,9 +17,12 @@ from typing import Any
 
 from .. import _guard, config, registry
 from ..baseline import Baseline
-from ..model import Model, Task
-from ..observer import Observer, SpanMode
-from ..registry import Registration, fingerprint, learned, load_baseline
+from ..model import Model
+from ..observer import Observer
+from ..recording import Recording
+from ..registry import Registration, fingerprint, learned, load_baseline, task_of
+from . import repeats
+from .calls import EstimatorCall
 
 LIBRARIES = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
 """Top-level packages that stand in `ml.system.name`; others count as what they derive from."""
@@ -31,7 +34,7 @@ class Identity:
 
     model: Model
     registered: bool
-    spans: SpanMode
+    recording: Recording
     observers: dict[str, Observer | None] = field(default_factory=dict)
 
 
@@ -44,6 +47,7 @@ class _Known:
     identity: Identity
 
 
+_DEFAULT = Recording(spans="sampled")
 _known: dict[int, _Known] = {}
 _identities: weakref.WeakValueDictionary[tuple[str, Registration | None], Identity] = (
     weakref.WeakValueDictionary()
@@ -61,13 +65,14 @@ def describe(estimator: Any) -> Model:
     return _identity(estimator).model
 
 
-def observer(estimator: Any, operation: str) -> Observer | None:
-    """What observes this operation of `estimator`; None when it is not a prediction."""
-    observers = _identity(estimator).observers
+def call(estimator: Any, operation: str) -> EstimatorCall | None:
+    """A call of this operation of `estimator`; None when it is not a prediction."""
+    known = _known_of(estimator)
     try:
-        return observers[operation]
+        found = known.identity.observers[operation]
     except KeyError:
-        return _add_observer(_identity(estimator), operation)
+        found = _add_observer(known.identity, operation)
+    return None if found is None else EstimatorCall(found, estimator, known)
 
 
 def speaks_in(estimator: Any, outer: Model) -> bool:
@@ -94,19 +99,24 @@ def reset() -> None:
         _identities.clear()
         _recent.clear()
     _baselines.cache_clear()
+    repeats.reset()
 
 
 # --- known objects ----------------------------------------------------------------------------------------
 
 
 def _identity(estimator: Any) -> Identity:
+    return _known_of(estimator).identity
+
+
+def _known_of(estimator: Any) -> _Known:
     known = _known.get(id(estimator))
     if known is not None and known.reference() is estimator and known.generation == registry.generation:
-        return known.identity
+        return known
     return _work_out(estimator)
 
 
-def _work_out(estimator: Any) -> Identity:
+def _work_out(estimator: Any) -> _Known:
     generation = registry.generation
     registration, mark = registry.find(estimator), fingerprint(estimator)
     with _lock:
@@ -115,8 +125,8 @@ def _work_out(estimator: Any) -> Identity:
             identity = _make(estimator, registration, mark)
             _identities[mark, registration] = identity
             _recent.append(identity)
-        _known[id(estimator)] = _Known(_reference(estimator), generation, identity)
-    return identity
+        known = _known[id(estimator)] = _Known(_reference(estimator), generation, identity)
+    return known
 
 
 def _reference(estimator: object) -> weakref.ref[object]:
@@ -133,9 +143,9 @@ def _reference(estimator: object) -> weakref.ref[object]:
 def _make(estimator: Any, registration: Registration | None, mark: str) -> Identity:
     if registration is not None:
         model = _complete(registration.model, estimator)
-        return Identity(model, registered=True, spans=registration.spans or "sampled")
+        return Identity(model, registered=True, recording=registration.recording)
     model = _complete(Model(name=type(_final(estimator)).__name__, version=f"auto-{mark[:8]}"), estimator)
-    return Identity(replace(model, baseline=_matching_baseline(model)), registered=False, spans="sampled")
+    return Identity(replace(model, baseline=_matching_baseline(model)), registered=False, recording=_DEFAULT)
 
 
 def _add_observer(identity: Identity, operation: str) -> Observer | None:
@@ -143,7 +153,7 @@ def _add_observer(identity: Identity, operation: str) -> Observer | None:
     absent = operation == "score_samples" and identity.model.task != "outlier"
     with _lock:
         if operation not in identity.observers:
-            made = None if absent else Observer(identity.model, operation=operation, spans=identity.spans)
+            made = None if absent else Observer(identity.model, operation=operation, recording=identity.recording)
             identity.observers[operation] = made
         return identity.observers[operation]
 
@@ -157,7 +167,7 @@ def _complete(model: Model, estimator: Any) -> Model:
         model,
         type=kind.__name__,
         system=_system(kind),
-        task=_task(estimator),
+        task=task_of(estimator),
         classes=_classes(estimator),
         feature_names=_feature_names(estimator),
     )
@@ -174,29 +184,6 @@ def _final(estimator: Any) -> Any:
 def _system(kind: type) -> str:
     packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
     return next((package for package in packages if package in LIBRARIES), "sklearn")
-
-
-def _task(estimator: Any) -> Task | None:
-    from sklearn import base
-
-    tests: tuple[tuple[Task, Callable[[Any], bool]], ...] = (
-        ("classification", base.is_classifier),
-        ("regression", base.is_regressor),
-        ("outlier", base.is_outlier_detector),
-        # scikit-learn has had this test since 1.6
-        (
-            "clustering",
-            getattr(base, "is_clusterer", _is_clusterer),
-        ),
-    )
-    try:
-        return next((task for task, test in tests if test(estimator)), None)
-    except Exception:  # the tags of a class of the user's can raise anything
-        return None
-
-
-def _is_clusterer(estimator: object) -> bool:
-    return getattr(estimator, "_estimator_type", None) == "clusterer"
 
 
 def _classes(estimator: Any) -> tuple[object, ...] | None:

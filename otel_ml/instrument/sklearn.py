@@ -8,6 +8,7 @@ too.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
@@ -17,15 +18,17 @@ import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 from .. import _guard, pipeline
-from ..observer import NOTHING, Observer, owner
+from ..observer import NOTHING, Observer, _Nothing, owner
 from ..patch import Around, Patches
+from ..snapshot import row_count
 from ..wrap import MARK
 from . import estimators
+from .calls import SCORING, EstimatorCall
 from .estimators import describe
 
 __all__ = ["SklearnInstrumentor", "describe"]
 
-PREDICTIONS = ("predict", "predict_proba", "decision_function", "score_samples")
+PREDICTIONS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples")
 """Methods whose outermost call is a prediction; `ml.operation.name` is the method's name."""
 
 TRAINING = ("fit", "partial_fit", "fit_predict", "fit_transform")
@@ -33,6 +36,16 @@ TRAINING = ("fit", "partial_fit", "fit_predict", "fit_transform")
 
 EVALUATION = ("score",)
 """Methods inside which nothing is a prediction."""
+
+STAGED = ("staged_predict", "staged_predict_proba", "staged_decision_function", "staged_score")
+"""Generators over the stages of a boosted model, whose steps are no predictions either."""
+
+TRANSFORMING = {
+    "sklearn.ensemble._stacking": ("StackingClassifier", "StackingRegressor"),
+    "sklearn.ensemble._voting": ("VotingClassifier", "VotingRegressor"),
+    "sklearn.impute._iterative": ("IterativeImputer",),
+}
+"""Classes whose `transform` asks models that are parts of them: no prediction."""
 
 
 class SklearnInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # has no types
@@ -77,31 +90,54 @@ def _guarded(hook: Callable[[ModuleType, Patches], None], patches: Patches) -> C
 
 
 def _predicting(operation: str, base: type) -> Around:
+    scoring = operation in SCORING
+
     def around(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            running = owner.get()
+            outer = owner.get()
+            running = outer[0] if isinstance(outer, list) else outer
             if running is not None and not (isinstance(running, Observer) and running.decorated):
+                if scoring and type(outer) is EstimatorCall and outer.listening:
+                    return _heard(outer, operation, function, args, kwargs)
                 return function(*args, **kwargs)
             # a mixin's method can belong to a class that is no estimator
-            observer = _observer(operation, args[0], running) if args and isinstance(args[0], base) else None
-            if observer is None:
+            if not args or not isinstance(args[0], base):
                 return function(*args, **kwargs)
-            return observer.call(function, args, kwargs, args[1] if len(args) > 1 else _first(kwargs))
+            rows = args[1] if len(args) > 1 else _first(kwargs)
+            begun = _begun(operation, args[0], running, rows)
+            if begun is None:
+                return function(*args, **kwargs)
+            if isinstance(begun, _Nothing):  # its parts are no predictions of their own
+                return _suppressing(function)(*args, **kwargs)
+            return begun.observer.call(function, args, kwargs, rows, begun)
 
         return call
 
     return around
 
 
-def _observer(operation: str, estimator: Any, decorated: Observer | None) -> Observer | None:
-    """What observes this call; None when it is part of the call of a decorated function."""
+def _begun(
+    operation: str, estimator: Any, decorated: Observer | None, rows: Any
+) -> EstimatorCall | _Nothing | None:
+    """A call to observe; None when it is part of the call of a decorated function, NOTHING when we failed."""
     try:
         if decorated is not None and not estimators.speaks_in(estimator, decorated.model):
             return None
-        return estimators.observer(estimator, operation)
+        return estimators.call(estimator, operation)
     except Exception as error:
-        _guard.failed("describe", error)
-        return None
+        _guard.failed("describe", error, row_count(rows, None))
+        return NOTHING
+
+
+def _heard(
+    outer: EstimatorCall, operation: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+) -> Any:
+    output = function(*args, **kwargs)
+    try:
+        outer.hear(args[0], operation, output)
+    except Exception as error:
+        _guard.failed("nested", error)
+    return output
 
 
 def _first(kwargs: dict[str, Any]) -> object:
@@ -115,6 +151,21 @@ def _suppressing(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         finally:
             owner.reset(token)
+
+    return call
+
+
+def _suppressing_each(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A generator runs in the context of whoever asks it for more, so only its own steps are suppressed."""
+
+    def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        step = _suppressing(function(*args, **kwargs).__next__)
+        while True:
+            try:
+                value = step()
+            except StopIteration:
+                return
+            yield value
 
     return call
 
@@ -138,6 +189,7 @@ def _arounds(base: type) -> dict[str, Around]:
         **{name: _predicting(name, base) for name in PREDICTIONS},
         **dict.fromkeys(TRAINING, _training),
         **dict.fromkeys(EVALUATION, _suppressing),
+        **dict.fromkeys(STAGED, _suppressing_each),
     }
 
 
@@ -229,7 +281,14 @@ def _parallel(function: Callable[..., Any]) -> Callable[..., Any]:
         running = owner.get()
         if running is None or len(args) != 1 or not _is_local(parallel):
             return function(parallel, *args, **kwargs)
-        return function(parallel, _carried(args[0], running), **kwargs)
+        tasks = _carried(args[0], running)
+        if type(running) is not EstimatorCall or not running.listening:
+            return function(parallel, tasks, **kwargs)
+        running.listening = False  # what workers compute is a part, of the rows or of the model
+        try:
+            return function(parallel, tasks, **kwargs)
+        finally:
+            running.listening = True
 
     return call
 
@@ -257,7 +316,9 @@ def _patch_parallel(module: ModuleType, patches: Patches) -> None:
 
 def _patch_validation(module: ModuleType, patches: Patches) -> None:
     """The inner functions: those around them may have been imported by name before we came."""
-    for name in ("_fit_and_predict", "_fit_and_score"):
+    for name in (
+        "_fit_and_predict", "_fit_and_score", "_incremental_fit_estimator", "_permutation_test_score",
+    ):  # fmt: skip
         patches.add_function(module, name, _suppressing)
 
 
@@ -266,6 +327,42 @@ def _patch_scorers(module: ModuleType, patches: Patches) -> None:
         scorer = getattr(module, name, None)
         if scorer is not None:
             patches.add(scorer, "__call__", _suppressing)
+
+
+def _suppressing_functions(*names: str) -> Callable[[ModuleType, Patches], None]:
+    """A hook for inner functions that evaluate, which are looked up in their module at every call."""
+
+    def hook(module: ModuleType, patches: Patches) -> None:
+        for name in names:
+            patches.add_function(module, name, _suppressing)
+
+    return hook
+
+
+def _patch_transforming(module: ModuleType, patches: Patches) -> None:
+    for name in TRANSFORMING[module.__name__]:
+        patches.add(getattr(module, name), "transform", _suppressing)
+
+
+def _patch_displays(module: ModuleType, patches: Patches) -> None:
+    """Pictures of how good a model is: they predict what they show."""
+    for kind in list(vars(module).values()):
+        if isinstance(kind, type) and kind.__name__.endswith("Display"):
+            for name in ("from_estimator", "from_cv_results"):
+                made = vars(kind).get(name)
+                if isinstance(made, classmethod):
+                    draw = functools.wraps(made.__func__)(_suppressing(made.__func__))
+                    patches.set(kind, name, classmethod(draw))
+
+
+_DISPLAYS = (
+    "sklearn.calibration",
+    "sklearn.inspection._plot.decision_boundary",
+    *(
+        f"sklearn.metrics._plot.{name}"
+        for name in ("confusion_matrix", "det_curve", "precision_recall_curve", "regression", "roc_curve")
+    ),
+)
 
 
 # --- mlflow -----------------------------------------------------------------------------------------------
@@ -290,5 +387,9 @@ _HOOKS: dict[str, Callable[[ModuleType, Patches], None]] = {
     "sklearn.utils.parallel": _patch_parallel,
     "sklearn.model_selection._validation": _patch_validation,
     "sklearn.metrics._scorer": _patch_scorers,
+    "sklearn.inspection._partial_dependence": _suppressing_functions("_partial_dependence_brute"),
+    "sklearn.inspection._permutation_importance": _suppressing_functions("_weights_scorer"),
+    **dict.fromkeys(TRANSFORMING, _patch_transforming),
+    **dict.fromkeys(_DISPLAYS, _patch_displays),
     "mlflow.sklearn": _patch_mlflow,
 }

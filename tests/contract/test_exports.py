@@ -17,17 +17,18 @@ SDK = sorted((ROOT / "otel_ml").rglob("*.py"))
 COLLECTOR = sorted((ROOT / "collector" / "otel_ml_collector").rglob("*.py"))
 SHARED = {"semconv", "errors", "binning", "histogram", "baseline", "summary", "_version"}
 FLOORS = [
-    ["errors", "semconv", "_version", "_spare"],
-    ["config", "_guard", "binning", "histogram", "columns", "reservoir", "datafile"],
+    ["errors", "semconv", "_version", "_spare", "uncertainty"],
+    ["config", "_guard", "ids", "binning", "histogram", "columns", "reservoir", "datafile"],
     ["summary"],
     ["training", "fitting", "running", "batches", "untrusted", "baseline_file", "baseline"],
     ["model", "variants"],
-    ["prediction", "sketches"],
-    ["tally", "wire", "telemetry", "capture"],
+    ["rows", "prediction", "sketches", "kernel", "snapshot"],
+    ["tally", "wire", "telemetry", "truths", "capture", "sampling", "events"],
     ["producer"],
     ["console", "pipeline"],
+    ["recording"],
     ["observer"],
-    ["registry", "patch", "wrap"],
+    ["registry", "patch", "wrap", "feedback"],
     ["instrument"],
     ["cli"],
 ]
@@ -65,6 +66,7 @@ def test_all_names_what_is_public() -> None:
     modules = {path.stem for path in SDK} | {"instrument", "cli"}
     public = {name for name in vars(otel_ml) if not name.startswith("_") and name not in modules}
     functions = {
+        "feedback",
         "instrument",
         "register",
         "observe",

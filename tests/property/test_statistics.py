@@ -100,7 +100,7 @@ def test_compare_gives_only_finite_numbers(pair, panes, states, categorical, sca
     )
     numbers = [
         result.phi,
-        result.effective_rows,
+        result.phi_at_least,
         result.s,
         *result.statistics.values(),
         *result.state_shares.values(),

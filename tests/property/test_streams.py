@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pointbatches import BOUNDS, P, S, batch, series
+from pointbatches import BOUNDS, EVEN, P, S, batch, exponential, reference, series
 
 from otel_ml import semconv
 from otel_ml_collector.drift import Policy
 from otel_ml_collector.engine import Engine
+from otel_ml_collector.evaluation import Evaluation
+from otel_ml_collector.layouts import Bounds
 from otel_ml_collector.points import CUMULATIVE, DELTA
 from otel_ml_collector.window import WindowSpec
 
@@ -19,18 +21,30 @@ T0 = 1_000_000 * S
 SPEC = WindowSpec(length=6, step=2, lateness=20, max_age=6, refresh=2, fast_length=2)
 AGE, ROWS = series(semconv.FEATURE_VALUE, feature_name="age"), series(semconv.INFERENCE_ROWS)
 
-Windows = list[tuple[int, int, int, bool]]
+Windows = list[tuple[int, int, int, object]]
+
+VALUES = np.array([-2.0, -0.7, -0.2, 0.3, 0.8, 40.0])
+"""One in each bucket of BOUNDS."""
 
 counts = st.lists(st.integers(0, 3), min_size=6, max_size=6)
 
 
+def point(counts: np.ndarray, bounds: bool) -> tuple[tuple[int, ...], Bounds]:
+    """Values and bounds of a histogram of VALUES: on BOUNDS, or an exponential one of what there is."""
+    if bounds:
+        return tuple(counts.tolist()), BOUNDS
+    layout, values = exponential(np.repeat(VALUES, counts), 30)
+    return tuple(values.tolist()), layout
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[P], list[tuple[int, int]]]:
-    """Reports of up to three pods that restart now and then, and the rows as (time, rows)."""
+    """Reports of up to three pods that restart now and then, some in exponential histograms whose scale and
+    offsets move; and the rows as (time, rows)."""
     points: list[P] = []
     truth: list[tuple[int, int]] = []
     for pod in range(draw(st.integers(1, 3))):
-        temporality = draw(st.sampled_from([CUMULATIVE, DELTA]))
+        temporality, explicit = draw(st.sampled_from([CUMULATIVE, DELTA])), draw(st.booleans())
         age = series(semconv.FEATURE_VALUE, feature_name="age", pod=str(pod))
         rows = series(semconv.INFERENCE_ROWS, pod=str(pod))
         start = previous = T0 + draw(st.integers(0, S))
@@ -42,52 +56,78 @@ def histories(draw: st.DrawFn) -> tuple[list[P], list[tuple[int, int]]]:
                 start, total = previous + 1, np.zeros(6, np.int64)
             total = total + new
             begun, values = (start, total) if temporality == CUMULATIVE else (previous, new)
-            points.append(P(age, begun, time, tuple(values.tolist()), BOUNDS, temporality))
+            points.append(P(age, begun, time, *point(values, explicit), temporality))
             points.append(P(rows, begun, time, (int(values.sum()),), (), temporality))
             truth.append((time, int(new.sum())))
             previous = time
     return points, truth
 
 
-def windows(points: Sequence[P], arrivals: Sequence[int]) -> tuple[Windows, list[list[float]]]:
-    """What the engine makes of points that come one by one at these times."""
-    engine = Engine(SPEC, Policy(min_rows=1), started=T0)
+def windows(points: Sequence[P], arrivals: Sequence[int]) -> Windows:
+    """What the engine makes of points; those that come at the same time come in one request."""
+    engine = Engine(SPEC, Policy(min_rows=1, min_reference_rows=1), started=T0)
+    engine.ingest(batch(reference(EVEN, T0)), T0)
     found = []
-    for arrival, k in sorted(zip(arrivals, range(len(points)), strict=True)):
+    for arrival in sorted(set(arrivals)):
         found += engine.advance(arrival)
-        assert engine.ingest(batch([points[k]]), arrival) == {}
+        here = [p for p, at in zip(points, arrivals, strict=True) if at == arrival]
+        assert engine.ingest(batch(here), arrival) == {}
     for now in range(max(arrivals), T0 + 80 * S, S):
         found += engine.advance(now)
-    finals = [e for e in found if e.final]
-    shares = [list(t.state_shares.values()) for e in finals for t in e.targets]
-    return [(e.window_start, e.window_end, e.rows, e.final) for e in finals], shares
+    return [(e.window_start, e.window_end, e.rows, numbers(e)) for e in found if e.final]
 
 
-@settings(max_examples=40, deadline=None)
+def numbers(evaluation: Evaluation) -> list[object]:
+    return [(t.status, t.statistics, t.p_value, t.state_shares) for t in evaluation.targets]
+
+
+@settings(max_examples=25, deadline=None)
 @given(history=histories(), data=st.data())
 def test_reorder_and_repetition_within_lateness_change_nothing(
     history: tuple[list[P], list[tuple[int, int]]], data: st.DataObject
 ) -> None:
-    """Any arrival within the lateness, with any points twice, gives the windows of the right order."""
+    """Any order and any split into requests within the lateness, with any points twice, gives the same windows."""
     points, _ = history
     expected = windows(points, [p.time for p in points])
-    again = points + data.draw(st.lists(st.sampled_from(points), max_size=5))
-    delays = data.draw(st.lists(st.integers(0, 19 * S), min_size=len(again), max_size=len(again)))
-    assert windows(again, [p.time + delay for p, delay in zip(again, delays, strict=True)]) == expected
+    again = data.draw(st.permutations(points + data.draw(st.lists(st.sampled_from(points), max_size=5))))
+    steps = data.draw(st.sampled_from([1, S, 5 * S]))  # every point on its own, or requests of several
+    delays = data.draw(st.lists(st.integers(0, 18 * S), min_size=len(again), max_size=len(again)))
+    arrivals = [-(-(p.time + delay) // steps) * steps for p, delay in zip(again, delays, strict=True)]
+    assert (
+        windows(again, [min(at, p.time + 19 * S) for at, p in zip(arrivals, again, strict=True)]) == expected
+    )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(history=histories())
 def test_windows_sum_the_rows_that_were_reported_in_them(
     history: tuple[list[P], list[tuple[int, int]]],
 ) -> None:
     """Rows of every window equal a sum over all reports, restarts and both temporalities included."""
     points, truth = history
-    found, _ = windows(points, [p.time for p in points])
+    found = windows(points, [p.time for p in points])
     for start, end, rows, _ in found:
         assert rows == sum(new for time, new in truth if start < time <= end)
-    seen = {end for _, end, _, _ in found}
+    seen = {end for _, end, *_ in found}
     first = min((time for time, new in truth if new), default=None)
     if first is not None:
         step = SPEC.step_ns
         assert -(-first // step) * step in seen
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(counts, min_size=1, max_size=8), explicit=st.booleans())
+def test_cumulative_and_delta_senders_give_the_same_drift(steps: list[list[int]], explicit: bool) -> None:
+    """Explicit and exponential alike, though the exponential ones have another scale in each interval."""
+    age = series(semconv.FEATURE_VALUE, feature_name="age")
+    runs = []
+    for temporality in (CUMULATIVE, DELTA):
+        points, total = [], np.zeros(6, np.int64)
+        for k, new in enumerate(steps, start=1):
+            total = total + new
+            counted, begun = (
+                (total, T0 + 1) if temporality == CUMULATIVE else (np.array(new), T0 + k * S - S + 1)
+            )
+            points.append(P(age, begun, T0 + k * S, *point(counted, explicit), temporality))
+        runs.append(windows(points, [p.time for p in points]))
+    assert runs[0] == runs[1]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from instrumented import Spans
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -40,6 +42,16 @@ def spans() -> InMemorySpanExporter:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     pipeline.use(tracer_provider=provider)
+    return exporter
+
+
+@pytest.fixture
+def logs() -> InMemoryLogRecordExporter:
+    """The events that were emitted, on a real LoggerProvider."""
+    exporter = InMemoryLogRecordExporter()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    pipeline.use(logger_provider=provider)
     return exporter
 
 

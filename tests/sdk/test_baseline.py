@@ -493,7 +493,7 @@ def changed(*keys: str, to: Any) -> str:
         (("surprise",), 1, "has the unknown key 'surprise'"),
         (("columns",), ["age", "age"], "columns must not hold a name twice"),
         (("columns",), ["age"], "features.income is not among the columns"),
-        (("columns",), [f"x{i}" for i in range(10_001)], "columns has 10001 values, more than 10000"),
+        (("columns",), ["x"] * 1_000_001, "columns has 1000001 values, more than 1000000"),
         (("features", "age", "kind"), "text", "features.age.kind must be numeric, categorical or opaque"),
         (("features", "age", "alowed"), [0, 1], "features.age has the unknown key 'alowed'"),
         (("features", "age", "allowed"), [1, 0], r"features.age.allowed must be \[lowest, highest\]"),

@@ -100,8 +100,17 @@ def test_a_named_series_is_one_column() -> None:
 
 
 def test_texts_are_one_column() -> None:
-    """What a text classifier is given."""
-    assert content(table(["good", "bad"])) == (None, 2, [["good", "bad"]])
+    """What a text classifier is given is one feature, whatever a model of one column calls it."""
+    documents = ["good", "bad"]
+    forms = [documents, tuple(documents), np.array(documents), objects(*documents), pd.Series(documents)]
+    for form in forms:
+        assert content(table(form)) == (("text",), 2, [documents])
+        assert content(table(form, width=1)) == (None, 2, [documents])
+    for named in (pd.Series(documents, name="review"), pl.Series("review", documents)):
+        assert content(table(named)) == (("review",), 2, [documents])
+        assert content(table(named, width=1)) == (None, 2, [documents])
+    assert content(table([b"good", b"bad"])) == (("text",), 2, [[b"good", b"bad"]])
+    assert content(table(objects("good", None))) == (("text",), 2, [["good", None]])
 
 
 def test_missing_keys_of_records_are_missing_values() -> None:

@@ -10,8 +10,9 @@ from otel_ml import ConfigurationError, config
 def test_defaults():
     """Without any variable the documented defaults hold."""
     assert config.read({}) == config.Settings(
-        queue_bytes=16 * 1024**2, send_baseline=True, baselines="", raise_errors=False
-    )
+        queue_bytes=16 * 1024**2, send_baseline=True, baselines="", events_per_call=2000, events_per_second=5000,
+        raise_errors=False,
+    )  # fmt: skip
 
 
 def test_environment_overrides_defaults():
@@ -20,11 +21,14 @@ def test_environment_overrides_defaults():
         "OTEL_PYTHON_ML_QUEUE_BYTES": "1048576",
         "OTEL_PYTHON_ML_SEND_BASELINE": "off",
         "OTEL_PYTHON_ML_BASELINES": "/models",
+        "OTEL_PYTHON_ML_EVENTS_PER_CALL": "10",
+        "OTEL_PYTHON_ML_EVENTS_PER_SECOND": "20",
         "OTEL_PYTHON_ML_RAISE": "1",
     }
     assert config.read(given) == config.Settings(
-        queue_bytes=1048576, send_baseline=False, baselines="/models", raise_errors=True
-    )
+        queue_bytes=1048576, send_baseline=False, baselines="/models", events_per_call=10, events_per_second=20,
+        raise_errors=True,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,7 @@ def test_environment_overrides_defaults():
     [
         ("OTEL_PYTHON_ML_QUEUE_BYTES", "12", "expected a number of bytes between 65536 and 1073741824"),
         ("OTEL_PYTHON_ML_QUEUE_BYTES", "lots", "invalid literal"),
+        ("OTEL_PYTHON_ML_EVENTS_PER_CALL", "0", "expected a number between 1 and 1000000000"),
         ("OTEL_PYTHON_ML_SEND_BASELINE", "maybe", "expected true or false"),
     ],
 )

@@ -38,10 +38,15 @@ from otel_ml.observer import suppressed
 
 def test_a_prediction_says_which_model_made_it(instrumented: Spans) -> None:
     """The span carries class, automatic version, library, task and number of rows."""
-    fitted().predict(X)
+    model = fitted()
+    model.predict(X)
     [span] = instrumented.take()
     attributes = dict(span.attributes)
     assert attributes.pop("ml.model.version").startswith("auto-")
+    with otel_ml.suppress():
+        margins = model.decision_function(X)
+    for name, value in (("min", margins.min()), ("max", margins.max()), ("mean", margins.mean())):
+        assert attributes.pop(f"ml.prediction.score.{name}") == pytest.approx(value)
     assert attributes == {
         "ml.model.name": "LogisticRegression",
         "ml.model.type": "LogisticRegression",
@@ -49,6 +54,7 @@ def test_a_prediction_says_which_model_made_it(instrumented: Spans) -> None:
         "ml.system.name": "sklearn",
         "ml.task.type": "classification",
         "ml.batch.size": 80,
+        "ml.prediction.score.type": "margin",
     }
 
 

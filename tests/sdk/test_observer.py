@@ -17,6 +17,7 @@ from otel_ml import config, pipeline
 from otel_ml.capture import Capture
 from otel_ml.model import Model
 from otel_ml.observer import Observer, owner
+from otel_ml.recording import Recording
 
 
 def probability(X):
@@ -27,7 +28,7 @@ def probability(X):
 def test_result_is_passed_on_untouched(mode, reader, spans, baseline, training):
     """The caller gets the very object that the function returned."""
     answer = object()
-    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode)
+    observer = Observer(Model("churn", "3", baseline=baseline), recording=Recording(mode))
     assert observer.call(lambda X: answer, (training,), {}, training) is answer
 
 
@@ -39,7 +40,7 @@ def test_exception_is_passed_on_untouched(mode, collect, spans, baseline, traini
     def fails(X):
         raise error
 
-    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode)
+    observer = Observer(Model("churn", "3", baseline=baseline), recording=Recording(mode))
     with pytest.raises(KeyError) as caught:
         observer.call(fails, (training,), {}, training)
     assert caught.value is error
@@ -53,17 +54,19 @@ def test_exception_is_passed_on_untouched(mode, collect, spans, baseline, traini
 def test_span_of_one_row(mode, reader, spans, baseline):
     """A single row's span has identity, rows, score and its type, and the name `{operation} {model}`."""
     observer = Observer(
-        Model("churn", "3", baseline=baseline, system="sklearn", task="classification"), spans=mode
+        Model("churn", "3", baseline=baseline, system="sklearn", task="classification"),
+        operation="predict_proba",
+        recording=Recording(mode),
     )
     X = np.array([[0.0, -50.0, 1.0]])
     observer.call(lambda X: np.array([[0.25, 0.75]]), (X,), {}, X)
     (span,) = spans.get_finished_spans()
-    assert span.name == "predict churn"
+    assert span.name == "predict_proba churn"
     assert span.kind == trace.SpanKind.INTERNAL
     assert dict(span.attributes) == {
         "ml.model.name": "churn",
         "ml.model.version": "3",
-        "ml.operation.name": "predict",
+        "ml.operation.name": "predict_proba",
         "ml.system.name": "sklearn",
         "ml.task.type": "classification",
         "ml.baseline.id": baseline.id,
@@ -78,7 +81,7 @@ def test_span_of_one_row(mode, reader, spans, baseline):
 @pytest.mark.parametrize("mode", ["all", "sampled"])
 def test_span_of_a_batch(mode, reader, spans, baseline):
     """A batch's span has the range and mean of its scores and no single label."""
-    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode)
+    observer = Observer(Model("churn", "3", baseline=baseline), recording=Recording(mode))
     X = np.zeros((3, 3))
     observer.call(lambda X: np.array([0.1, 0.2, 0.6]), (X,), {}, X)
     (span,) = spans.get_finished_spans()
@@ -92,7 +95,7 @@ def test_span_of_a_batch(mode, reader, spans, baseline):
 @pytest.mark.parametrize("mode", ["all", "sampled"])
 def test_span_of_a_failure(mode, reader, spans, training):
     """A failed call's span has an error status, error.type and the exception as an event."""
-    observer = Observer(Model("churn", "3"), spans=mode)
+    observer = Observer(Model("churn", "3"), recording=Recording(mode))
     with pytest.raises(ZeroDivisionError):
         observer.call(lambda X: 1 / 0, (training,), {}, training)
     (span,) = spans.get_finished_spans()
@@ -109,7 +112,7 @@ def test_span_around_the_call_is_current(reader, spans, training):
         with tracer.start_as_current_span("inner"):
             return probability(X)
 
-    Observer(Model("churn", "3"), spans="all").call(predict, (training,), {}, training)
+    Observer(Model("churn", "3"), recording=Recording("all")).call(predict, (training,), {}, training)
     inner, outer = spans.get_finished_spans()
     assert inner.parent.span_id == outer.context.span_id
     assert not trace.get_current_span().get_span_context().is_valid
@@ -119,7 +122,9 @@ def test_span_after_the_call_has_the_surrounding_parent(reader, spans, training)
     """With spans="sampled" the span is made after the call, as a child of what surrounds it."""
     tracer = trace.get_tracer("user", tracer_provider=pipeline.tracer_provider())
     with tracer.start_as_current_span("request"):
-        Observer(Model("churn", "3"), spans="sampled").call(probability, (training,), {}, training)
+        Observer(Model("churn", "3"), recording=Recording("sampled")).call(
+            probability, (training,), {}, training
+        )
     predict, request = spans.get_finished_spans()
     assert predict.parent.span_id == request.context.span_id
     assert request.start_time <= predict.start_time <= predict.end_time <= request.end_time
@@ -133,7 +138,7 @@ def test_input_is_taken_before_the_model_changes_it(collect, baseline):
         return X[:, 0]
 
     X = np.zeros((4, 3))
-    Observer(Model("churn", "3", baseline=baseline), spans="off").call(predict, (X,), {}, X)
+    Observer(Model("churn", "3", baseline=baseline), recording=Recording("off")).call(predict, (X,), {}, X)
     (point,) = select(collect()["ml.feature.value"], ml__feature__name="a")
     expected = np.zeros(len(baseline.features["a"].bounds) + 1, dtype=int)
     expected[np.searchsorted(baseline.features["a"].bounds, 0.0)] = 4
@@ -181,7 +186,7 @@ def test_own_failure_never_reaches_the_caller(monkeypatch, collect, spans, train
 
 def test_threads_lose_no_row(collect, baseline):
     """Eight threads that predict at once: every row is counted."""
-    observer = Observer(Model("churn", "3", baseline=baseline), spans="off")
+    observer = Observer(Model("churn", "3", baseline=baseline), recording=Recording("off"))
     X = np.zeros((1, 3))
 
     def work():
@@ -207,7 +212,7 @@ def test_score_is_asked_once(mode, reader, spans, baseline, training):
         asked.append(output)
         return output[:, 1]
 
-    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode, score=score)
+    observer = Observer(Model("churn", "3", baseline=baseline), recording=Recording(mode), score=score)
     output = np.array([[0.25, 0.75]])
     observer.call(lambda X: output, (training[:1],), {}, training[:1])
     assert [id(output)] == [id(given) for given in asked]
@@ -218,7 +223,9 @@ def test_score_that_fails_costs_only_the_score(mode, monkeypatch, collect, spans
     """A `score` that raises is counted once as an error; rows, features and the result are as ever."""
     monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
     config.settings.cache_clear()
-    observer = Observer(Model("churn", "3", baseline=baseline), spans=mode, score=lambda output: output.gone)
+    observer = Observer(
+        Model("churn", "3", baseline=baseline), recording=Recording(mode), score=lambda output: output.gone
+    )
     assert observer.call(len, (training[:1],), {}, training[:1]) == 1
     points = collect()
     assert [p.value for p in points["ml.inference.rows"]] == [1]
@@ -227,8 +234,10 @@ def test_score_that_fails_costs_only_the_score(mode, monkeypatch, collect, spans
 
 def test_unknown_span_mode_is_refused():
     """A span mode that does not exist is named with the ones that do."""
-    with pytest.raises(otel_ml.ConfigurationError, match="spans='always' is not one of all, sampled, off"):
-        Observer(Model("churn", "3"), spans="always")
+    with pytest.raises(
+        otel_ml.ConfigurationError, match="spans='always' is not known; use one of all, sampled, off"
+    ):
+        Observer(Model("churn", "3"), recording=Recording("always"))
 
 
 def test_observed_function_survives_cloudpickle(collect, baseline, training):
@@ -263,7 +272,7 @@ def test_a_span_ends_whatever_the_users_objects_raise(mode, monkeypatch, collect
     def fails(X):
         raise Unspeakable
 
-    observer = Observer(Model("churn", "3"), spans=mode)
+    observer = Observer(Model("churn", "3"), recording=Recording(mode))
     with pytest.raises(Unspeakable):
         observer.call(fails, (None,), {}, None)
     observer.call(lambda X: 0.5, (None,), {}, Sizeless())
@@ -284,7 +293,7 @@ def test_a_coroutine_can_be_closed_in_another_context(reader, spans):
     async def predict(X):
         await Pause()
 
-    coroutine = Observer(Model("churn", "3"), spans="off").call_async(predict, (1,), {}, 1)
+    coroutine = Observer(Model("churn", "3"), recording=Recording("off")).call_async(predict, (1,), {}, 1)
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
     assert owner.get() is None

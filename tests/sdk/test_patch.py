@@ -100,9 +100,9 @@ import numpy as np
 import otel_ml
 from otel_ml.observer import Observer
 calls, call = [], Observer.call
-def spy(self, function, args, kwargs, rows):
+def spy(self, *arguments):
     calls.append(self.operation)
-    return call(self, function, args, kwargs, rows)
+    return call(self, *arguments)
 Observer.call = spy
 otel_ml.instrument()
 one, two, predict = pickle.load(open(sys.argv[1], 'rb'))

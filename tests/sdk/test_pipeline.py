@@ -8,6 +8,10 @@ import sys
 import textwrap
 
 import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+
+import otel_ml
+from otel_ml import config, pipeline
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -20,36 +24,55 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 DESCRIBE = """
 import json, os
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 def describe():
     meters, tracers = metrics.get_meter_provider(), trace.get_tracer_provider()
     readers = [type(getattr(r, "_exporter", r)).__module__ for r in meters._measurement_consumer._reader_storages]
     processors = [type(p.span_exporter).__module__ for p in tracers._active_span_processor._span_processors]
-    print(json.dumps([readers, processors, tracers.resource.attributes["service.name"]]), flush=True)
+    logs = _logs.get_logger_provider()
+    emitters = logs._multi_log_record_processor._log_record_processors
+    exporters = [getattr(p, "_exporter", None) or p._batch_processor._exporter for p in emitters]
+    events = [type(exporter).__module__ for exporter in exporters]
+    names = [provider.resource.attributes["service.name"] for provider in (tracers, logs)]
+    print(json.dumps([readers, processors, events, names]), flush=True)
     os._exit(0)
 """
+
+
+GRPC, HTTP, OURS = "otlp.proto.grpc", "otlp.proto.http", "otel_ml.console"
 
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, ["otel_ml.console", "otel_ml.console", "api"]),
-        ({"OTEL_SERVICE_NAME": "given"}, ["otel_ml.console", "otel_ml.console", "given"]),
-        (
-            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"},
-            ["otlp.proto.grpc", "otlp.proto.grpc", "api"],
-        ),
+        ({}, [OURS, OURS, OURS, "api"]),
+        ({"OTEL_SERVICE_NAME": "given"}, [OURS, OURS, OURS, "given"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, [GRPC, GRPC, GRPC, "api"]),
         (
             {
                 "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             },
-            ["otlp.proto.http", "otlp.proto.http", "api"],
+            [HTTP, HTTP, HTTP, "api"],
         ),
-        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_EXPORTER": "none"}, ["otlp.proto.grpc", None, "api"]),
         (
-            {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "console"},
-            ["otlp.proto.grpc", "sdk.trace", "api"],
+            {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"},
+            [GRPC, None, None, "api"],
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1",
+                "OTEL_TRACES_EXPORTER": "console",
+                "OTEL_LOGS_EXPORTER": "console",
+            },
+            [GRPC, "sdk.trace", "sdk._logs", "api"],
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1",
+                "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "http/protobuf",
+            },
+            [OURS, OURS, HTTP, "api"],
         ),
     ],
 )
@@ -58,26 +81,74 @@ def test_exporters_follow_the_environment(environment, expected):
     program = DESCRIBE + "import otel_ml; otel_ml.configure('api'); describe()"
     done = run(program, **environment)
     assert done.returncode == 0, done.stderr
-    readers, processors, name = json.loads(done.stdout)
-    metrics, traces, service = expected
-    assert [metrics in reader for reader in readers] == [True]
-    assert [traces in processor for processor in processors] == ([True] if traces else [])
-    assert name == service
+    *found, names = json.loads(done.stdout)
+    *wanted, service = expected
+    assert [
+        [part in module for module, part in zip(modules, [want], strict=bool(want))]
+        for modules, want in zip(found, wanted, strict=True)
+    ] == [[True] if want else [] for want in wanted]
+    assert names == [service] * 2
 
 
 def test_providers_of_the_application_stay():
     """configure() leaves a provider that was set before, and says nothing."""
     done = run("""
-        from opentelemetry import metrics, trace
+        from opentelemetry import _logs, metrics, trace
+        from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.trace import TracerProvider
         import otel_ml
-        meters, tracers = MeterProvider(), TracerProvider()
-        metrics.set_meter_provider(meters); trace.set_tracer_provider(tracers)
+        meters, tracers, logs = MeterProvider(), TracerProvider(), LoggerProvider()
+        metrics.set_meter_provider(meters); trace.set_tracer_provider(tracers); _logs.set_logger_provider(logs)
         otel_ml.configure()
         print(metrics.get_meter_provider() is meters, trace.get_tracer_provider() is tracers)
+        print(_logs.get_logger_provider() is logs)
     """)
-    assert (done.stdout, done.stderr) == ("True True\n", "")
+    assert (done.stdout, done.stderr) == ("True True\nTrue\n", "")
+
+
+def test_messages_of_the_application_are_not_touched():
+    """configure() puts no handler on any logger of the standard library, and exports none of its messages."""
+    done = run("""
+        import logging, otel_ml
+        otel_ml.configure()
+        logging.getLogger("app").warning("mine")
+        loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+        print([handler for logger in loggers for handler in logger.handlers if "Null" not in type(handler).__name__])
+    """)
+    assert (done.stdout, done.stderr) == ("[]\n", "mine\n")
+
+
+def test_events_find_a_provider_that_is_set_later():
+    """What was observed before configure() emits as soon as it was called, a line an event on the console."""
+    done = run("""
+        import time, numpy as np, otel_ml
+        from otel_ml.events import Events
+        from otel_ml.ids import CallId
+        from otel_ml.model import Model
+        from otel_ml.prediction import Outcome, Prediction
+        from otel_ml.sampling import Random, select, COIN
+        model = Model("churn", "3")
+        events = Events(model, "predict")
+        print(events.active)
+        otel_ml.configure()
+        print(events.active)
+        made = Prediction(model, "predict", 1, Outcome(np.array([0.25]), "probability", np.array([True])), 0, 1)
+        events.emit(made, select(Random(1.0)(made), 1, COIN), ids=CallId())
+        failed = made._replace(outcome=Outcome(), error_type="ValueError")
+        events.emit(failed, select(Random(0.5)(made)._replace(probability=1.0), 1, COIN), ids=CallId())
+        otel_ml.feedback(label="leave", prediction="stay", score=0.81, model="churn", source="human")
+        otel_ml.feedback(label=12.5, prediction_id=CallId().of())
+    """)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[:6] == [
+        "False",
+        "True",
+        "ml.prediction churn  version 3  probability 0.25  label true  kept at 100 % (random)",
+        "ml.prediction churn  version 3  failed: ValueError  kept at 100 % (random)",
+        "ml.feedback churn  score 0.81  label stay  truth leave  from human",
+        "ml.feedback  truth 12.5",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,3 +186,41 @@ def test_console_shows_predictions_and_counts():
     assert lines[0].endswith("value 0.25")
     assert any(line.split() == ["ml.inference.rows", "1", "series", "1", "observations"] for line in lines)
     assert any(line.split() == ["ml.feature.value", "2", "series", "2", "observations"] for line in lines)
+
+
+class Logs(LoggerProvider):
+    """A provider whose flush ends as told."""
+
+    def __init__(self, answer: bool | Exception) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.answer = answer
+        self.asked: list[int] = []
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        self.asked.append(timeout_millis)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_flush_without_a_provider_is_not_a_success():
+    """Nothing can have been exported where nobody exports."""
+    assert otel_ml.force_flush() is False
+
+
+def test_flush_asks_every_provider(reader, spans):
+    """True when all providers said so, False when the events did not leave in time."""
+    logs = Logs(True)
+    pipeline.use(logger_provider=logs)
+    assert otel_ml.force_flush(timeout_millis=1234) is True
+    assert logs.asked == [1234]
+    pipeline.use(logger_provider=Logs(False))
+    assert otel_ml.force_flush() is False
+
+
+def test_flush_that_raises_is_a_failure_and_no_more(reader, monkeypatch):
+    """An exception in a provider's flush does not reach the caller, who learns that it failed."""
+    monkeypatch.delenv("OTEL_PYTHON_ML_RAISE")
+    config.settings.cache_clear()
+    pipeline.use(logger_provider=Logs(RuntimeError("gone")))
+    assert otel_ml.force_flush() is False

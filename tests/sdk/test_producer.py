@@ -19,6 +19,7 @@ from support import by_name, select
 from otel_ml import observe, pipeline
 from otel_ml.model import Model
 from otel_ml.observer import Observer
+from otel_ml.recording import Recording
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 
@@ -353,7 +354,7 @@ def test_one_identity_with_other_classes_has_its_own_labels(collect):
     """A model that was fitted again on other classes names those, under the same name and version."""
     for classes in (("no", "yes"), ("stay", "go")):
         model = Model("churn", "3", task="classification", classes=classes)
-        Observer(model, operation="predict_proba", spans="off").call(
+        Observer(model, operation="predict_proba", recording=Recording("off")).call(
             lambda X: np.array([[0.2, 0.8]]), ([0],), {}, [0]
         )
     assert {p.attributes["ml.prediction.label"]: p.value for p in collect()["ml.predictions"]} == {

@@ -1,0 +1,111 @@
+"""The input of one call, read when it is asked for: most calls are decided on without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._spare import Lease
+from .columns import Column, Table, column, series, table
+from .model import Model
+from .snapshot import Unread
+
+
+def names_of(model: Model, width: int) -> Sequence[str] | None:
+    """Names of `width` columns that came without any; None when they cannot be matched with what is known."""
+    known: list[Sequence[str]] = [] if model.feature_names is None else [model.feature_names]
+    if model.baseline is not None:
+        known += [model.baseline.columns, tuple(model.baseline.features)]
+    if not known:
+        return [f"x{i}" for i in range(width)]
+    return next((names for names in known if len(names) == width), None)
+
+
+class Rows:
+    """The n rows given to a model, by column. Reads the snapshot taken before the call, never the caller's object.
+
+    `taken` is a plain matrix as (bytes, shape, dtype), or what `snapshot` made of anything else; what cannot be
+    read has no columns. A column is good for as long as its rows are kept: the memory of a large matrix is used again.
+    """
+
+    __slots__ = ("_cache", "_model", "_table", "_taken", "rows")
+
+    def __init__(self, taken: Any, model: Model, rows: int) -> None:
+        self.rows = rows
+        self._taken = taken
+        self._model = model
+        self._cache: dict[str, Column | None] = {}
+        self._table: Table | None = None
+
+    def column(self, name: str) -> Column | None:
+        """The (n,) values of a column, None when the input has none of that name or cannot be read."""
+        if name not in self._cache:
+            found = self._column(name)
+            self._cache[name] = found if found is not None and len(found) == self.rows else None
+        return self._cache[name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns in order; of columns that came without any, the model's or the baseline's."""
+        matrix = self.matrix
+        if matrix is not None:
+            return tuple(names_of(self._model, matrix.shape[1]) or ())
+        made = self._read()
+        numbered = made.names == tuple(map(str, range(len(made.columns))))  # by a data frame, not by a person
+        named = None if numbered else made.names
+        return tuple(names_of(self._model, len(made.columns)) or ()) if named is None else named
+
+    @property
+    def matrix(self) -> NDArray[Any] | None:
+        """The rows as a matrix (n, d) when they came as a plain one of floats or integers."""
+        taken = self._taken
+        if type(taken) is tuple:
+            data, shape, dtype = taken
+            made: NDArray[Any] = np.frombuffer(_bytes(data), dtype=dtype).reshape(shape)
+            return made
+        return None
+
+    def _column(self, name: str) -> Column | None:
+        taken = self._taken
+        if type(taken) is tuple:
+            return self._of_matrix(name)
+        if type(taken) is dict and name in taken and self.rows == 1:
+            value = taken[name]
+            return column([value]) if np.isscalar(value) or value is None else series(value)
+        if _is_frame(taken) and name in taken.columns and taken.columns.is_unique:
+            return series(taken[name])
+        names, columns = self.names, self._read().columns
+        return columns[names.index(name)] if name in names else None
+
+    def _of_matrix(self, name: str) -> Column | None:
+        data, (rows, width), dtype = self._taken
+        names = names_of(self._model, width) or ()
+        if name not in names:
+            return None
+        place = names.index(name)
+        if rows == 1:
+            return np.frombuffer(_bytes(data), dtype, 1, place * dtype.itemsize)
+        return np.frombuffer(_bytes(data), dtype).reshape(rows, width)[:, place]
+
+    def _read(self) -> Table:
+        if self._table is None:
+            self._table = Table(names=(), rows=self.rows, columns=())
+            if not isinstance(self._taken, Unread):
+                with suppress(
+                    Exception
+                ):  # whatever a user's object raises; it is accounted for where rows are counted
+                    self._table = table(self._taken, width=self._model.width)
+        return self._table
+
+
+def _bytes(data: bytes | Lease) -> bytes | bytearray:
+    return data.block if isinstance(data, Lease) else data
+
+
+def _is_frame(taken: object) -> bool:
+    kind = type(taken)
+    return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"

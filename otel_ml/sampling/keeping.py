@@ -1,0 +1,61 @@
+"""Asking a sampler about a call: its decision, one coin a row, and the count of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..prediction import Prediction
+from .coin import Selection, decided, select, select_row
+from .decision import RANDOM, Decision, SamplerLike
+from .uniform import Random
+
+Counts = Mapping[tuple[str, bool], int]
+"""Rows by (reason, whether kept)."""
+
+_PASSED: Counts = {(RANDOM, False): 1}
+
+
+class Kept(NamedTuple):
+    """A call of which rows are kept."""
+
+    selection: Selection
+    probability: float
+    """That at least one row of the call is; NaN when a hard limit was in force."""
+
+
+def keep(
+    sampler: SamplerLike, rows: int, prediction: Callable[[], Prediction], count: Callable[[Counts], None]
+) -> Kept | None:
+    """The rows of a call that `sampler` keeps; None when it keeps none.
+
+    `prediction` makes what the sampler is asked about, which `Random` does not need. `count` takes the decisions.
+    """
+    if type(sampler) is Random:
+        decision = sampler.decision
+        if rows == 1:  # the most frequent call of all: nothing but the coin
+            selection = select_row(decision, sampler.threshold)
+            if selection is None:
+                count(_PASSED)
+                return None
+        else:
+            selection = select(decision, rows)
+    else:
+        decision = sampler(prediction())
+        selection = select(decision, rows)
+    count(decided(decision, rows, selection))
+    return None if selection is None else Kept(selection, _of_call(decision, rows))
+
+
+def _of_call(decision: Decision, rows: int) -> float:
+    """1 - Π(1 - p) over all rows: each has a coin of its own."""
+    p = decision.probability
+    if decision.bucket is not None:
+        return math.nan
+    if rows == 1:
+        return float(np.asarray(p).item())
+    with np.errstate(divide="ignore"):  # one row that is certain makes the call certain
+        return float(-np.expm1(np.sum(np.log1p(-np.broadcast_to(p, rows)))))
