@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FLOOR := .venvs/floor
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test floor check bench bench-peers build clean
+.PHONY: setup demo test floor check bench bench-peers calibration build clean
 
 setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
 
@@ -42,11 +42,14 @@ check: $(STAMP) ## format, lint, types, generated files
 	@$(BIN)/python dashboards/generate.py --check
 	@$(BIN)/python docs/generate.py --check
 
-bench: $(STAMP) ## what a call costs, as ratios measured in one run
-	@$(BIN)/python -m benchmarks.hot_path
+bench: $(STAMP) ## what a call costs, and a point and a window in the collector, as ratios measured in one run
+	@missed=0; for part in hot_path engine; do $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
 
-bench-peers: $(STAMP) ## the same rows through whylogs; import time and size beside evidently and nannyml
+bench-peers: $(STAMP) ## beside peers: the same rows through whylogs, import time and size, PSI and KS of the same features
 	@$(BIN)/python -m benchmarks.peers
+
+calibration: $(STAMP) ## false alarms, power and waiting times of the drift verdict; EFFORT=--quick for a glance
+	@$(BIN)/python -m benchmarks.calibration $(EFFORT)
 
 build: $(STAMP) ## wheel and source distribution in dist/
 	@rm -rf dist

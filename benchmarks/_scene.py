@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,10 +44,11 @@ class Scene:
         function: Callable[[Any], object],
         spans: Literal["all", "sampled", "off"],
         features: tuple[str, ...] | None = None,
+        **options: Any,
     ) -> Callable[[Any], object]:
         """`function`, observed."""
         watch = otel_ml.observe(
-            model="churn", version="3", baseline=self.baseline, spans=spans, features=features
+            model="churn", version="3", baseline=self.baseline, spans=spans, features=features, **options
         )
         return watch(function)
 
@@ -82,6 +84,7 @@ def answering(predict: Callable[[Any], object], rows: int) -> Callable[[Any], ob
 
 def scene() -> Scene:
     """The scene, with its providers in use by otel-ml."""
+    os.environ.setdefault("OTEL_PYTHON_ML_EVENTS_PER_SECOND", str(10**9))  # else most would be dropped
     rng = np.random.default_rng(7)
     X = rng.normal(size=(5_000, FEATURES))
     scores = 1 / (1 + np.exp(-X[:, 0]))

@@ -15,6 +15,7 @@ from itertools import cycle
 
 import numpy as np
 
+from benchmarks import samplers
 from benchmarks._measure import DRAINS, Case, Cost, measure, median_call, medians
 from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, answering, bare, scene
 
@@ -59,7 +60,8 @@ def main() -> None:
         batches, base="bare call", unit="LogisticRegression.predict", title=f"a call of {BATCH} x {FEATURES}"
     )
     waited = foreground(stage, predict)
-    targets = [*single_targets(single), *batch_targets(batches, waited)]
+    sampled = samplers.show(stage, ROUNDS)
+    targets = [*single_targets(single), *sampler_targets(sampled), *batch_targets(batches, waited)]
     print(f"\n{DRAINS} drains in every timed region of otel-ml; medians of {ROUNDS} rounds")
     print(*targets, sep="\n")
     show_limits(single, waited)
@@ -153,6 +155,18 @@ def single_targets(costs: Mapping[str, Cost]) -> list[Target]:
             min(net["stock: span + 30 records"].over(ours)), 50, at_least=True,
         ),
     ]  # fmt: skip
+
+
+def sampler_targets(ratios: Mapping[str, float]) -> list[Target]:
+    """The target of one row with a sampler that keeps nothing."""
+    return [
+        Target(
+            f"1 x {FEATURES}: all but the span with {name}, per counter.add with 3 attributes",
+            ratios[name],
+            0.5,
+        )
+        for name in samplers.TARGETED
+    ]
 
 
 # --- many rows --------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""otel-ml beside its peers: import time and size of a base install, and rows a second beside whylogs.
+"""otel-ml beside its peers: import time and size of a base install, rows a second beside whylogs, and PSI and KS of
+the same features beside those that compute drift.
 
 Each peer has an environment of its own under .venvs/peers, because they conflict with each other: made once, used
 again. One that cannot be installed or measured is in the table with the reason.
@@ -12,9 +13,12 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".venvs" / "peers"
@@ -55,15 +59,32 @@ PEERS = (
 TOGETHER = Peer("whylogs-rows", "whylogs", ("whylogs", "numpy", "pandas<3", str(ROOT)))
 """whylogs with what it needs for DataFrames, and otel-ml, so that both see the same rows in one process."""
 
+COMPARERS = (
+    Peer("alibi-detect", "alibi_detect", ("alibi-detect",)),
+    Peer("frouros", "frouros", ("frouros",)),
+)
+"""Peers that are here for their drift statistics alone."""
+REMARKS = {
+    "scipy": "ks_2samp, and PSI by hand",
+    "evidently": "of KS the p-value only",
+    "nannyml": "no PSI; Jensen-Shannon computed in its place",
+    "alibi-detect": "KS alone, no PSI",
+    "frouros": "PSI on ten bins of equal width",
+}
+DRIFT_ROWS, DRIFT_FEATURES, DRIFT_ROUNDS = 100_000, 50, 3
+SHIFTS = (0.0, 0.1, 0.3, 0.5)
+"""Of the features in turns, in standard deviations."""
+
 
 def main() -> int:
-    """Print both tables; the exit code is 1 when something could not be measured or the target is missed."""
-    made = {peer.name: prepared(peer) for peer in (*PEERS, TOGETHER)}
+    """Print all tables; the exit code is 1 when something could not be measured or the target is missed."""
+    made = {peer.name: prepared(peer) for peer in (*PEERS, TOGETHER, *COMPARERS)}
     pythons = {name: python for name, python in made.items() if python is not None}
     bases = [peer for peer in PEERS if peer.name in pythons]
     failed = show_bases(bases, pythons) or len(pythons) < len(made)
     if TOGETHER.name in pythons:
         failed = show_rows(pythons[TOGETHER.name]) or failed
+    failed = show_drift(pythons) or failed
     return 1 if failed else 0
 
 
@@ -183,6 +204,81 @@ def show_rows(python: Path) -> bool:
     met = all(case["ratio"] >= WHYLOGS_RATIO for case in cases)
     print(f"\n{'met' if met else 'MISSED'}  1/{WHYLOGS_RATIO} of whylogs a row or less")
     return not met
+
+
+# --- drift ------------------------------------------------------------------------------------------------
+
+
+def show_drift(pythons: Mapping[str, Path]) -> bool:
+    """Print what PSI and KS of the same arrays take and come to, one process each in turns; whether one failed."""
+    here = Path(sys.executable)
+    interpreters = {OURS.name: here, "scipy": here}
+    peers = ("evidently", "nannyml", *(peer.name for peer in COMPARERS))
+    interpreters |= {name: pythons[name] for name in peers if name in pythons}
+    runs: dict[str, list[Run]] = {name: [] for name in interpreters}
+    with tempfile.TemporaryDirectory() as directory:
+        _draw(Path(directory))
+        for _ in range(DRIFT_ROUNDS):
+            for name in list(runs):
+                one = _compared(name, interpreters[name], directory)
+                if one is None:
+                    del runs[name]
+                else:
+                    runs[name].append(one)
+    _show_runs(runs)
+    return len(runs) < len(peers) + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds to prepare the reference and to compare the window, and the numbers."""
+
+    wall: tuple[float, float]
+    cpu: tuple[float, float]
+    numbers: dict[str, list[float]]
+
+
+def _draw(directory: Path) -> None:
+    rng = np.random.default_rng(11)
+    shifts = np.resize(SHIFTS, DRIFT_FEATURES)
+    np.save(directory / "reference.npy", rng.normal(size=(DRIFT_ROWS, DRIFT_FEATURES)))
+    np.save(directory / "current.npy", rng.normal(size=(DRIFT_ROWS, DRIFT_FEATURES)) + shifts)
+
+
+def _compared(name: str, python: Path, directory: str) -> Run | None:
+    command = [str(python), "-W", "ignore", "-m", "benchmarks._drift", name, directory]
+    try:
+        said = run(command, OMP_NUM_THREADS="1", NML_DISABLE_USAGE_LOGGING="1")
+    except Unavailable as reason:
+        print(f"\n{name}: drift not measured: {reason}")
+        return None
+    told = json.loads(said.splitlines()[-1])
+    numbers = {way: told[way] for way in ("psi", "ks") if way in told}
+    return Run(tuple(told["wall"]), tuple(told["cpu"]), numbers)
+
+
+def _show_runs(runs: Mapping[str, list[Run]]) -> None:
+    title = f"PSI and KS of {DRIFT_FEATURES} features x {DRIFT_ROWS:,} rows from arrays"
+    print(f"\n{title}; seconds, median of {DRIFT_ROUNDS} processes in turns, one thread")
+    print(
+        f"{'':14}{'reference':>11}{'window':>9}{'window, CPU':>13}{'x ours':>9}{'both, x ours':>14}  remark"
+    )
+    ours = runs[OURS.name]
+    for name, found in runs.items():
+        reference, window = (statistics.median(one.wall[i] for one in found) for i in (0, 1))
+        cpu = statistics.median(one.cpu[1] for one in found)
+        pairs = list(zip(found, ours, strict=True))
+        alone = statistics.median(a.cpu[1] / b.cpu[1] for a, b in pairs)
+        both = statistics.median(sum(a.cpu) / sum(b.cpu) for a, b in pairs)
+        print(
+            f"{name:14}{reference:11.3f}{window:9.3f}{cpu:13.3f}{alone:9.1f}{both:14.1f}  {REMARKS.get(name, '')}"
+        )
+    columns = [(way, i) for way in ("psi", "ks") for i in range(len(SHIFTS))]
+    print(f"\n{'a shift of':14}" + "".join(f"{f'{way} {SHIFTS[i]:g} s':>11}" for way, i in columns))
+    for name, found in runs.items():
+        numbers = found[0].numbers
+        shown = (f"{numbers[way][i]:11.4f}" if way in numbers else f"{'-':>11}" for way, i in columns)
+        print(f"{name:14}" + "".join(shown))
 
 
 if __name__ == "__main__":

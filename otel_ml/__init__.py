@@ -17,6 +17,7 @@ from .instrument import instrument, uninstrument
 from .observer import current_prediction_id, suppress
 from .pipeline import configure, force_flush
 from .registry import register
+from .segment import Segment
 from .variants import assign_variant
 from .wrap import observe
 
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "MissingDependency",
     "OtelMLError",
+    "Segment",
     "__version__",
     "assign_variant",
     "configure",
@@ -36,7 +38,6 @@ __all__ = [
     "instrument",
     "observe",
     "register",
-    "sampling",
     "sampling",
     "suppress",
     "uninstrument",

@@ -106,6 +106,7 @@ class Baseline:
         score_type: str | None = None,
         resolution: Literal["standard", "fine"] = "standard",
         quantiles: bool = True,
+        projections: bool = True,
         owner: str | None = None,
         description: str | None = None,
         intended_use: str | None = None,
@@ -124,7 +125,8 @@ class Baseline:
         - `score_type`: probability, margin, anomaly or value; by default probability when all are in [0, 1],
           else value.
         - `resolution`: `fine` has 200 buckets instead of 20 a feature. `quantiles=False` leaves single
-          values, but for the smallest and the largest, out of the file.
+          values, but for the smallest and the largest, out of the file. `projections=False` does without joint
+          drift.
         - `owner`, `description`, `intended_use`, `performance` (number by metric): for the model card.
 
         Raises `BaselineError` when something does not fit together. Warns below 500 rows: no verdict is given
@@ -139,6 +141,7 @@ class Baseline:
             score_type=score_type,
             resolution=resolution,
             quantiles=quantiles,
+            projections=projections,
         )
         table = training.table(X, features)
         rows = len(next(iter(table.values())))
@@ -178,6 +181,7 @@ class Baseline:
         score_type: str | None = None,
         resolution: Literal["standard", "fine"] = "standard",
         quantiles: bool = True,
+        projections: bool = True,
         owner: str | None = None,
         description: str | None = None,
         intended_use: str | None = None,
@@ -209,6 +213,7 @@ class Baseline:
             score_type=score_type,
             resolution=resolution,
             quantiles=quantiles,
+            projections=projections,
         )
         found = batching.fields(
             batches,

@@ -16,7 +16,15 @@ import numpy as np
 
 from . import semconv
 from .errors import BaselineError
-from .summary import CategoricalSummary, Counts, NumericSummary, OpaqueSummary, Projection, Summary
+from .summary import (
+    CategoricalSummary,
+    Counts,
+    Floats,
+    NumericSummary,
+    OpaqueSummary,
+    Projection,
+    Summary,
+)
 from .untrusted import WAY_OUT, Node, show
 
 if TYPE_CHECKING:
@@ -221,7 +229,7 @@ def _fields(root: Node) -> dict[str, Any]:
         "outcomes": root.get("outcomes", lambda node: _read_summary(node, "outcome")),
         "uncertainty": root.get("uncertainty", lambda node: _read_numeric(node, "uncertainty")),
         "label_counts": root.get("label_counts", lambda node: _read_label_counts(node, scores)) or {},
-        "projections": root.get("projections", _read_projections) or (),
+        "projections": root.get("projections", lambda node: _read_projections(node, features)) or (),
         "performance": root.get("performance", _read_performance) or {},
     }
 
@@ -316,9 +324,12 @@ def _read_label_counts(node: Node, scores: NumericSummary | None) -> dict[str, C
     }
 
 
-def _read_projections(node: Node) -> tuple[Projection, ...]:
+def _read_projections(node: Node, known: Mapping[str, Summary]) -> tuple[Projection, ...]:
     node.object(4, frozenset({"features", "centre", "scale", "components"}))
     features = _texts(node.child("features"), MOST_FEATURES)
+    for name in features:
+        if not isinstance(known.get(name), NumericSummary):
+            node.child("features").fail(f"must name numeric features, which {show(name)} is not")
     centre = node.child("centre").numbers(MOST_FEATURES, exactly=len(features))
     scale = node.child("scale").numbers(MOST_FEATURES, exactly=len(features))
     if np.any(scale <= 0):
@@ -329,11 +340,18 @@ def _read_projections(node: Node) -> tuple[Projection, ...]:
             features=features,
             centre=centre,
             scale=scale,
-            loadings=inner.object(2).child("loadings").numbers(MOST_FEATURES, exactly=len(features)),
+            loadings=_read_loadings(inner.object(2).child("loadings"), len(features)),
             summary=_read_numeric(inner.child("summary"), name),
         )
         for name, inner in components.items()
     )
+
+
+def _read_loadings(node: Node, number: int) -> Floats:
+    loadings = node.numbers(MOST_FEATURES, exactly=number)
+    if np.any(np.abs(loadings) > 1):
+        node.fail("must be those of a direction, each between -1 and 1")
+    return loadings
 
 
 def _read_allowed(node: Node) -> tuple[float, float]:

@@ -6,7 +6,7 @@ On the call a plain float or integer matrix costs one `tobytes` (copy, snapshot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ._spare import LARGE, Lease, Spare
 from .columns import SparseColumns, Table, is_sparse, stacked, table
 from .model import Model
 from .prediction import Answer, Outcome, read_outcome
+from .segment import bare
 from .snapshot import ENTRY_BYTES, Unread, row_count, settled, size_of, snapshot
 from .tally import Tally
 
@@ -134,9 +135,10 @@ class Capture:
                 raise
 
     def _count(self, entries: list[tuple[Any, Any, int]]) -> None:
-        rows = self._drain_inputs([entry[0] for entry in entries])
-        self._drain_outputs([entry[1] for entry in entries])
-        self._tally.add_calls(self._operation, rows, [entry[2] for entry in entries])
+        inputs, outputs, durations = zip(*entries, strict=True)
+        rows = self._drain_inputs(inputs)
+        self._drain_outputs(outputs)
+        self._tally.add_calls(self._operation, rows, durations)
 
     def clear(self) -> None:
         """Forget what is queued (a forked child)."""
@@ -145,11 +147,11 @@ class Capture:
         self._decisions.clear()
         self.skipped = 0
 
-    def _drain_inputs(self, inputs: list[Any]) -> int:
+    def _drain_inputs(self, inputs: Sequence[Any]) -> int:
         rows = 0
         plain, others = _split(inputs)
         for form, entries in plain.items():
-            given = sum(shape[0] for _, shape, _ in entries)
+            given = sum([shape[0] for _, shape, _ in entries])
             rows += given
             with _guard.guard("features", given):
                 self._tally.add_matrices(_pieces(form, entries))
@@ -168,7 +170,7 @@ class Capture:
     def _table(self, taken: Any) -> Table | Unread:
         width = self._model.width
         try:
-            made = taken if isinstance(taken, Unread) else table(taken, width=width)
+            made = taken if isinstance(taken, (Unread, Table)) else table(taken, width=width)
         except ValueError as error:
             made = Unread(type(taken).__name__, row_count(taken, width), str(error))
         except Exception as error:  # whatever a user's object raises when it is read as a table
@@ -188,10 +190,10 @@ class Capture:
                 "not (%s)", self._model.name, taken.kind, taken.reason,
             )  # fmt: skip
 
-    def _drain_outputs(self, outputs: list[Any]) -> None:
+    def _drain_outputs(self, outputs: Sequence[Any]) -> None:
         plain, others = _split(outputs)
         for layout, group in plain.items():
-            with _guard.guard("outcome", sum(shape[0] if shape else 1 for _, shape, _ in group)):
+            with _guard.guard("outcome", sum([shape[0] if shape else 1 for _, shape, _ in group])):
                 self._outcome(_joined(layout, group))
         answers, outcomes, others = _told_apart(others)
         for values in [*_gathered(others), *_answers(answers), *_merged(outcomes)]:
@@ -206,39 +208,45 @@ class Capture:
 
 def rows_in(taken: Any, width: int | None) -> int:
     """How many rows `Capture.take` has taken."""
+    taken = bare(taken)
     if isinstance(taken, Unread):
         return taken.rows
     return int(taken[1][0]) if type(taken) is tuple else row_count(taken, width)
 
 
-def _split(items: list[Any]) -> tuple[dict[Layout, list[Plain]], list[Any]]:
-    """Plain items by layout, and the rest."""
+def _split(items: Sequence[Any]) -> tuple[dict[Layout, list[Plain]], list[Any]]:
+    """Plain items, the only tuples among them, by layout; and the rest."""
     groups: dict[Layout, list[Plain]] = {}
     others = []
+    group: list[Plain] = []
+    shape, dtype = None, None
     for item in items:
-        if type(item) is tuple and len(item) == 3 and type(item[0]) in (bytes, Lease):
-            groups.setdefault((item[1][1:], item[2]), []).append(item)
-        else:
+        if type(item) is not tuple:
             others.append(item)
+        elif item[1] == shape and item[2] is dtype:  # as the one before, nearly always
+            group.append(item)
+        else:
+            _, shape, dtype = item
+            group = groups.setdefault((shape[1:], dtype), [])
+            group.append(item)
     return groups, others
 
 
 def _pieces(layout: Layout, group: list[Plain]) -> list[NDArray[Any]]:
     """The rows of `group` in a few arrays: small matrices are joined, a large one is not copied once more."""
-    pieces, small, size = [], [], 0
-    for plain in group:
-        small.append(plain)
-        size += len(plain[0])
+    pieces, start, size = [], 0, 0
+    for stop, (data, _, _) in enumerate(group, 1):
+        size += len(data)
         if size >= _PIECE_BYTES:
-            pieces.append(_joined(layout, small))
-            small, size = [], 0
-    return [*pieces, _joined(layout, small)] if small else pieces
+            pieces.append(_joined(layout, group[start:stop]))
+            start, size = stop, 0
+    return [*pieces, _joined(layout, group[start:])] if start < len(group) else pieces
 
 
 def _joined(layout: Layout, group: list[Plain]) -> NDArray[Any]:
     tail, dtype = layout
-    rows = sum(shape[0] if shape else 1 for _, shape, _ in group)
-    parts = [data.block if isinstance(data, Lease) else data for data, _, _ in group]
+    rows = sum([shape[0] if shape else 1 for _, shape, _ in group])
+    parts = [data if type(data) is bytes else data.block for data, _, _ in group]  # type: ignore[union-attr]
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     return np.frombuffer(data, dtype=dtype).reshape(rows, *tail)
 
@@ -257,9 +265,13 @@ def _gathered(outputs: list[Any]) -> list[Any]:
 
 def _settled(output: Any) -> tuple[Any, int]:
     """An output as it can wait in the queue, and roughly its bytes."""
-    if type(output) is np.ndarray and output.dtype in _PLAIN:
-        data = output.tobytes()
-        return (data, output.shape, output.dtype), len(data)
+    if type(output) is np.ndarray and output.ndim:
+        dtype = output.dtype
+        if dtype is _F8 or dtype in _PLAIN:
+            data = output.tobytes()
+            return (data, output.shape, dtype), len(data)
+        if dtype.kind in "bU":  # labels, mostly
+            return output.copy(), output.nbytes
     if type(output) is Answer:
         own, size = _settled(output.output)
         nested, more = _settled(output.nested)

@@ -35,6 +35,7 @@ def describe_span(span: ReadableSpan) -> str:
     parts = [span.name]
     if semconv.MODEL_VERSION in attributes:
         parts.append(f"version {attributes[semconv.MODEL_VERSION]!s}")
+    parts += _variant(attributes)
     if semconv.BATCH_SIZE in attributes:
         rows = attributes[semconv.BATCH_SIZE]
         parts.append(f"{rows!s} row{'' if rows == 1 else 's'}")
@@ -42,6 +43,11 @@ def describe_span(span: ReadableSpan) -> str:
     if semconv.ERROR_TYPE in attributes:
         parts.append(f"failed: {attributes[semconv.ERROR_TYPE]!s}")
     return "  ".join(parts)
+
+
+def _variant(attributes: Any) -> list[str]:
+    told = [attributes[key] for key in (semconv.VARIANT_NAME, semconv.VARIANT_ROLE) if key in attributes]
+    return [" ".join(told)] if told else []
 
 
 def _score(attributes: Any) -> list[str]:

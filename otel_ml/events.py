@@ -171,6 +171,9 @@ class Events:
             columns[semconv.SCORE_TYPE] = [prediction.outcome.score_type] * len(rows)
             if self._model.task == "regression":
                 columns[semconv.PREDICTION_VALUE] = values
+        segment = self._model.segment
+        if segment is not None and prediction.input is not None:
+            columns[segment.attribute] = [prediction.input.segment_of(row) for row in rows.tolist()]
         uncertain = [_finite(value) for value in _of(prediction, rows).uncertainty(self._measure).tolist()]
         columns[semconv.PREDICTION_UNCERTAINTY] = uncertain
         columns[semconv.UNCERTAINTY_TYPE] = [None if value is None else self._measure for value in uncertain]
@@ -208,7 +211,7 @@ class Events:
                 )  # fmt: skip
                 return {}
         prefix = semconv.FEATURE_VALUE.name
-        made = {f"{prefix}.{name}": plain(value) for name, value in allowed.items()}
+        made = {f"{prefix}.{text(str(name))}": plain(value) for name, value in allowed.items()}
         return {name: value for name, value in made.items() if value is not None}
 
 
@@ -237,10 +240,11 @@ class _Limit:
 def check_content(capture_features: Iterable[str], redact: object) -> tuple[str, ...]:
     """The names once each; `ConfigurationError` when they are no list of names, are too many, or `redact` is no
     function."""
-    names = capture_features
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    listable = isinstance(capture_features, Iterable) and not isinstance(capture_features, str)
+    names = tuple(capture_features) if listable else ()
+    if not listable or not all(isinstance(name, str) for name in names):
         raise ConfigurationError(
-            f"capture_features={names!r} is not a list of names; write capture_features=['age', 'region']"
+            f"capture_features={capture_features!r} is not a list of names; write capture_features=['age', 'region']"
         )
     if redact is not None and not callable(redact):
         raise ConfigurationError(
@@ -262,7 +266,9 @@ def _of(prediction: Prediction, rows: NDArray[Any]) -> Prediction:
         for values in (outcome.scores, outcome.probabilities)
     )
     few = outcome._replace(scores=scores, labels=None, probabilities=probabilities)
-    return prediction._replace(rows=len(rows), outcome=few, input=None)
+    return Prediction(
+        prediction.model, prediction.operation, len(rows), few, prediction.start, prediction.duration
+    )
 
 
 def _of_call(prediction: Prediction, *, adjustable: bool) -> dict[str, AttributeValue]:

@@ -60,7 +60,7 @@ def feedback(
     truths = _read(label, prediction_id, prediction, score)
     if version is not None and model is None:
         raise ConfigurationError(f"version={version!r} says nothing without a model; add model=")
-    if prediction_id is None and model is None:
+    if model is None and any(truth.id is None for truth in truths):
         raise ConfigurationError("nobody can tell what this is the truth of; give prediction_id=, or model=")
     given = {semconv.MODEL_NAME: model, semconv.MODEL_VERSION: version, semconv.FEEDBACK_SOURCE: source}
     wrong = {name: value for name, value in given.items() if not isinstance(value, (str, type(None)))}

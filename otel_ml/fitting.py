@@ -23,6 +23,7 @@ from .summary import (
     finite,
     largest_first,
     project,
+    standardised,
 )
 
 NAMED = 20
@@ -242,20 +243,26 @@ def projections(
     """Up to eight principal components of the standardised numeric features, the largest and the smallest.
 
     A change of correlation moves no single feature, and these it moves. What is missing counts as the mean.
+    Half of the rows find the directions, the others are counted on them: rows that chose the direction of least
+    variance vary less along it than any that come later, and those would look drifted.
     """
-    used = _to_project(summaries)
-    if len(used) < 2:
+    places = {name: _middle_and_spread(table[name]) for name in _to_project(summaries)}
+    names = tuple(name for name, (_, spread) in places.items() if spread > 0)
+    if len(names) < 2:
         return ()
-    centre = np.array([summary.mean for summary in used])
-    scale = np.array([summary.std for summary in used])
-    raw = [columns.aligned(table[summary.name])[0] for summary in used]
-    directions = _components(_correlation(raw, centre, scale))
-    positions = along(raw, centre, scale, np.array(list(directions.values())).T)
-    names = tuple(summary.name for summary in used)
+    centre, scale = np.array([places[name] for name in names]).T.copy()
+    raw = [columns.aligned(table[name])[0] for name in names]
+    finding = np.random.default_rng(0).permutation(len(raw[0])) % 2 == 0  # drawn: rows can alternate
+    directions = _components(_correlation([values[finding] for values in raw], centre, scale))
+    if not directions:
+        return ()
+    positions = along(
+        [values[~finding] for values in raw], centre, scale, np.array(list(directions.values())).T
+    )
     return tuple(
         Projection(features=names, centre=centre, scale=scale, loadings=loadings, summary=summary)
         for (name, loadings), values in zip(directions.items(), positions.T, strict=True)
-        if (summary := numeric(name, values, detail=detail)) is not None
+        if (summary := _projected(name, values, detail)) is not None
     )
 
 
@@ -274,21 +281,41 @@ def reproject(projections: Iterable[Projection], table: Mapping[str, Column]) ->
     return tuple(again)
 
 
-def _to_project(summaries: Mapping[str, Summary]) -> list[NumericSummary]:
+def _to_project(summaries: Mapping[str, Summary]) -> list[str]:
     """Numeric features that vary, the most important first, then in their order."""
     varying = [s for s in summaries.values() if isinstance(s, NumericSummary) and s.std > 0]
-    return sorted(varying, key=lambda s: -(s.importance or 0.0))[:MOST_PROJECTED]
+    return [s.name for s in sorted(varying, key=lambda s: -(s.importance or 0.0))[:MOST_PROJECTED]]
 
 
-def _standard_chunks(raw: list[Floats], centre: Floats, scale: Floats) -> Iterable[Floats]:
+def _middle_and_spread(column: Column) -> tuple[float, float]:
+    """Mean and standard deviation with the outermost hundredths drawn in to the quantiles 1 % and 99 %: those of
+    all values can be those of one value."""
+    values = columns.aligned(column)[0]
+    ordered = np.sort(values[np.isfinite(values)])
+    return moments(np.clip(ordered, _order(ordered, 1, 100), _order(ordered, 99, 100)))
+
+
+def _projected(name: str, values: Floats, detail: Detail) -> NumericSummary | None:
+    """The summary of positions, its bounds halfway between neighbouring ones: where features have few values, so have
+    projections, and a sum of float32 comes out beside the sum of float64."""
+    distinct = np.unique(values)
+    if not len(distinct):
+        return None
+    beyond = (distinct[1] - distinct[0], distinct[-1] - distinct[-2]) if len(distinct) > 1 else (1.0, 1.0)
+    steps = np.concatenate([[distinct[0] - beyond[0]], distinct, [distinct[-1] + beyond[1]]])
+    above = steps.searchsorted(sorted_bounds(np.sort(values), detail.buckets), "right")
+    return numeric(name, values, bounds=np.unique((steps[above - 1] + steps[above]) / 2), detail=detail)
+
+
+def _chunks(raw: list[Floats]) -> Iterable[Floats]:
     for start in range(0, len(raw[0]), _CHUNK):
-        yield (np.column_stack([values[start : start + _CHUNK] for values in raw]) - centre) / scale
+        yield np.column_stack([values[start : start + _CHUNK] for values in raw])
 
 
 def _correlation(raw: list[Floats], centre: Floats, scale: Floats) -> NDArray[np.float64]:
     total = np.zeros((len(raw), len(raw)))
-    for chunk in _standard_chunks(raw, centre, scale):
-        z = np.where(np.isfinite(chunk), chunk, 0.0)
+    for chunk in _chunks(raw):
+        z = standardised(chunk, centre, scale)
         total += z.T @ z
     return total / len(raw[0])
 
@@ -308,7 +335,7 @@ def along(raw: list[Floats], centre: Floats, scale: Floats, loadings: NDArray[np
     """Where rows lie on directions: (rows, directions), of columns `raw` and `loadings` (columns, directions)."""
     found = np.empty((len(raw[0]), loadings.shape[1]))
     done = 0
-    for chunk in _standard_chunks(raw, centre, scale):
-        found[done : done + len(chunk)] = project(chunk, loadings)
+    for chunk in _chunks(raw):
+        found[done : done + len(chunk)] = project(chunk, centre, scale, loadings)
         done += len(chunk)
     return found

@@ -9,6 +9,7 @@ from . import semconv
 
 if TYPE_CHECKING:
     from .baseline import Baseline
+    from .segment import Segment
     from .summary import Summary
 
 MAX_FEATURES = 200
@@ -35,6 +36,8 @@ class Model:
     baseline: Baseline | None = None
     variant: str | None = None
     role: str = "live"
+    segment: Segment | None = None
+    """What its rows are counted by besides; not part of `attributes`, for it differs from row to row."""
 
     def attributes(self) -> dict[str, str]:
         """Attributes that every span, metric and event of this model carries."""

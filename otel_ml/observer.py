@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextlib import suppress as suppress_error
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final
@@ -26,7 +25,7 @@ from .prediction import NOTHING as NO_OUTCOME
 from .prediction import Outcome, Prediction, read_outcome
 from .recording import Recording
 from .rows import Rows
-from .sampling import Kept, SamplerLike, keep, override
+from .sampling import Kept, Random, SamplerLike, keep, keep_row, override
 from .snapshot import Unread, row_count
 from .telemetry import ActiveSpan, Spans, error_type
 
@@ -85,7 +84,7 @@ def current_prediction_id(row: int = 0) -> str | None:
     Raises `ConfigurationError` when `row` is not a row number.
     """
     number, call = row_number(row), owner.get()
-    if not isinstance(call, list) or call[0] is None:
+    if not isinstance(call, list):
         return None
     return _ids(call).of(number)
 
@@ -120,6 +119,7 @@ class Observer:
         self.decorated = decorated
         """True for a decorated function: registered models called inside make spans of their own."""
         self._sampler = self.recording.sampler
+        self._around = self.recording.spans == "all"
         self._emits = self.recording.spans == "sampled"
         self._follows = self._emits or self._sampler is not None
         self._score = score
@@ -132,7 +132,7 @@ class Observer:
         """Take queue, tracer and logger from the pipeline; again when it was set up anew."""
         generation = pipeline.generation
         self._capture = pipeline.producer().capture(self.model, self.operation)
-        self.spans = Spans(self.model, self.operation, pipeline.tracer_provider())
+        self.spans = Spans(self.model, self.operation, pipeline.tracer_provider(), self.recording.measure)
         self._events = Events(
             self.model, self.operation, capture_features=self.recording.capture_features, redact=self.recording.redact,
             uncertainty=self.recording.measure, provider=pipeline.logger_provider(),
@@ -153,7 +153,7 @@ class Observer:
         """
         if owner.get() is NOTHING:
             return function(*args, **kwargs)
-        if self.recording.spans == "all":
+        if self._around:
             with _Running(self, rows, steps) as running:
                 running.output = function(*args, **kwargs)
             return running.output
@@ -164,7 +164,7 @@ class Observer:
         try:
             output = function(*args, **kwargs)
         except BaseException as error:
-            self.failed(call, rows, taken, error, time.perf_counter_ns() - start)
+            self.failed(call, taken, error, start, time.perf_counter_ns() - start)
             raise
         finally:
             call[0] = None
@@ -177,7 +177,7 @@ class Observer:
             answer = steps.scored(output)
             steps.put(taken, answer, duration)
         if self._follows or override.get() is not None:
-            self.follow(call, Ended(self, rows, taken, duration, answer=answer))
+            self.follow(call, taken, start, duration, answer)
         return output
 
     async def call_async(
@@ -227,100 +227,117 @@ class Observer:
             _guard.failed("put", error, rows_in(taken, self._width))
             return None
 
-    def failed(self, call: Call, rows: Any, taken: Any, error: BaseException, duration: int) -> None:
+    def failed(self, call: Call, taken: Any, error: BaseException, start: int, duration: int) -> None:
         """Queue a call that raised, and make what follows it."""
         self.put_failure(error, duration)
         if self._follows or override.get() is not None:
-            self.follow(call, Ended(self, rows, taken, duration, error=error))
+            self.follow(call, taken, start, duration, error=error)
 
     def put_failure(self, error: BaseException, duration: int) -> None:
         """Queue a call that raised."""
         with _guard.guard("failure"):
             self._capture.put_failure(duration, error_type(error))
 
-    def follow(self, call: Call, ended: Ended, span: Span | None = None) -> None:
-        """Make the span of a call that is over, unless `span` is its own, and events of the rows that are kept."""
+    def follow(
+        self,
+        call: Call,
+        taken: Any,
+        begun: int,
+        duration: int,
+        answer: Any = None,
+        error: BaseException | None = None,
+        span: Span | None = None,
+    ) -> None:
+        """Make the span of a call that is over, unless `span` is its own, and events of the rows that are kept.
+
+        `begun` is of `time.perf_counter_ns`.
+        """
         try:
             sampler = override.get() or self._sampler
-            kept = None if sampler is None else self._keep(sampler, ended)
+            if type(sampler) is Random and span is None and type(taken) is tuple and taken[1][0] == 1:
+                kept = keep_row(sampler, self._capture.decide)
+                if kept is None:  # the most frequent call of all, of which nobody asks anything
+                    return
+                ended = Ended(self, taken, begun, duration, answer, error)
+            else:
+                ended = Ended(self, taken, begun, duration, answer, error)
+                kept = None if sampler is None else self._keep(sampler, ended)
             if span is not None:
                 if span.is_recording():
-                    self.spans.finish(span, ended.prediction, ended.error, kept)
+                    self.spans.finish(span, ended, error, kept)
             elif self._emits and (sampler is None or kept is not None) and self.spans.active:
-                span = self.spans.emit(ended.prediction, ended.error, kept)
+                span = self.spans.emit(ended, error, kept)
             if kept is not None and self._events.active:
-                self._send(call, ended.prediction, kept, span)
-        except Exception as error:
-            _guard.failed("span", error)
+                self._send(call, ended, kept, span)
+        except Exception as failure:
+            _guard.failed("span", failure)
 
     def _keep(self, sampler: SamplerLike, ended: Ended) -> Kept | None:
         try:
-            return keep(sampler, ended.rows, lambda: ended.prediction, self._capture.decide)
+            return keep(sampler, ended, self._capture.decide)
         except Exception as error:
             _guard.failed("sampler", error)
             return None
 
     def _send(self, call: Call, prediction: Prediction, kept: Kept, span: Span | None) -> None:
         try:
-            ids = call[1] if len(call) > 1 else CallId(None if span is None else span.get_span_context())
+            ids = _ids(call)
+            if span is not None:
+                ids.span = span.get_span_context()
             context = None if span is None else trace.set_span_in_context(span)
             self._events.emit(prediction, kept.selection, ids=ids, context=context)
         except Exception as error:
             _guard.failed("event", error)
 
 
-class Ended:
-    """A call that is over, as a prediction for those who ask for one."""
+class Ended(Prediction):
+    """A call that has just ended: what its output says, and when it began, is worked out when somebody asks."""
 
-    __slots__ = ("_answer", "_duration", "_made", "_observer", "_rows", "_taken", "error")
+    __slots__ = ("_answer", "_begun", "_input", "_outcome", "_start", "_taken")
 
     def __init__(
         self,
         observer: Observer,
-        rows: Any,
         taken: Any,
+        begun: int,
         duration: int,
-        *,
-        answer: Any = None,
-        error: BaseException | None = None,
+        answer: Any,
+        error: BaseException | None,
     ) -> None:
-        self._observer = observer
-        self._rows = rows
-        self._taken = taken
-        self._duration = duration
+        self.model = observer.model
+        self.operation = observer.operation
+        # as they were given: the model may have changed the caller's object since
+        self.rows = taken[1][0] if type(taken) is tuple else rows_in(taken, observer.model.width)
+        self.duration = duration
+        self.error_type = None if error is None else error_type(error)
         self._answer = answer
-        self._made: Prediction | None = None
-        self.error = error
+        self._begun = begun
+        self._taken = taken
+        self._outcome = None if error is None else NO_OUTCOME
+        self._start: int | None = None
+        self._input: Rows | None = None
 
     @property
-    def rows(self) -> int:
-        """How many rows were given."""
-        return row_count(self._rows, self._observer.model.width)
+    def outcome(self) -> Outcome:  # type: ignore[override]  # nobody sets it
+        if self._outcome is None:
+            try:
+                self._outcome = read_outcome(self._answer, self.model, self.operation)
+            except Exception as error:
+                self._outcome = NO_OUTCOME
+                _guard.failed("outcome", error)
+        return self._outcome
 
     @property
-    def prediction(self) -> Prediction:
-        """The call as samplers, span and events see it; made once."""
-        if self._made is None:
-            model, operation, error = self._observer.model, self._observer.operation, self.error
-            rows = self.rows
-            self._made = Prediction(
-                model=model,
-                operation=operation,
-                rows=rows,
-                outcome=NO_OUTCOME if error is not None else self._outcome(),
-                start=time.time_ns() - self._duration,
-                duration=self._duration,
-                error_type=None if error is None else error_type(error),
-                input=Rows(self._taken, model, rows),
-            )
-        return self._made
+    def start(self) -> int:  # type: ignore[override]
+        if self._start is None:
+            self._start = time.time_ns() - (time.perf_counter_ns() - self._begun)
+        return self._start
 
-    def _outcome(self) -> Outcome:
-        try:
-            return read_outcome(self._answer, self._observer.model, self._observer.operation)
-        except Exception as error:
-            _guard.failed("outcome", error)
-            return NO_OUTCOME
+    @property
+    def input(self) -> Rows:  # type: ignore[override]
+        if self._input is None:
+            self._input = Rows(self._taken, self.model, self.rows)
+        return self._input
 
 
 def _observer(
@@ -347,6 +364,8 @@ class _Running:
         if self._observer.recording.spans == "all":
             with _guard.guard("span"):
                 self._span = self._observer.spans.start()
+                # the ids of its rows name this span, whichever is current where they are asked for
+                self._call.append(CallId(self._span.span.get_span_context()))
         self._token: Token[Call | _Nothing | None] = owner.set(self._call)
         self._start = time.perf_counter_ns()
         return self
@@ -356,14 +375,17 @@ class _Running:
     ) -> None:
         duration = time.perf_counter_ns() - self._start
         self._call[0] = None
-        with suppress_error(ValueError):  # a coroutine can be closed in another context than it began in
+        here = True
+        try:
             owner.reset(self._token)
+        except ValueError:  # a coroutine can be closed in another context than it began in
+            here = False
         try:
             self._record(error, duration)
         finally:  # an interrupt, too, must not leave a span that others get under
             if self._span is not None:
                 with _guard.guard("span"):
-                    self._span.end()
+                    self._span.end(here=here)
 
     def _record(self, error: BaseException | None, duration: int) -> None:
         observer, answer = self._observer, None
@@ -372,5 +394,5 @@ class _Running:
         else:
             answer = self._steps.scored(self.output)
             self._steps.put(self._taken, answer, duration)
-        ended = Ended(observer, self._rows, self._taken, duration, answer=answer, error=error)
-        observer.follow(self._call, ended, None if self._span is None else self._span.span)
+        span = None if self._span is None else self._span.span
+        observer.follow(self._call, self._taken, self._start, duration, answer, error, span)

@@ -21,6 +21,8 @@ array is read. Which of several outputs counts, only its owner knows: `observe(s
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -55,8 +57,9 @@ class Answer(NamedTuple):
     """(n,) or (n, k), of the same rows as `output`."""
 
 
-class Prediction(NamedTuple):
-    """One call: who answered, what was given and answered, when and for how long."""
+@dataclass(slots=True, eq=False)  # not frozen: that makes one in four times the time, on every call
+class Prediction:
+    """One call: who answered, what was given and answered, when and for how long. To be read, not changed."""
 
     model: Model
     operation: str
@@ -74,6 +77,10 @@ class Prediction(NamedTuple):
         """The (n,) values given for a feature; None when there are none."""
         return None if self.input is None else self.input.column(name)
 
+    def value(self, name: str) -> object:
+        """What the only row has for a feature, in less time than its column; None when there is none."""
+        return None if self.input is None else self.input.value(name)
+
     def uncertainty(self, measure: str) -> NDArray[np.float64]:
         """(n,) in [0, 1] by a measure of `uncertainty.MEASURES`, NaN where the output does not tell."""
         p, scores = self.outcome.probabilities, self.outcome.scores
@@ -85,8 +92,12 @@ class Prediction(NamedTuple):
 
     def row_uncertainty(self, measure: str) -> float:
         """`uncertainty` of the only row, in less time."""
-        p = self.outcome.probabilities
-        return self.uncertainty(measure).item() if p is None else uncertainty.of_row(measure, p[0].tolist())
+        p, scores = self.outcome.probabilities, self.outcome.scores
+        if p is not None and len(p) == 1:
+            return uncertainty.of_row(measure, p[0].tolist())
+        if scores is not None and len(scores) == 1 and _of_two_classes(self.model, self.outcome):
+            return uncertainty.of_score(measure, float(scores[0]))
+        return math.nan
 
 
 NOTHING = Outcome()
@@ -124,7 +135,7 @@ def read_outcome(output: object, model: Model, operation: str) -> Outcome:
         return Outcome(labels=values)
     if values.dtype.kind not in "fiub":
         return NOTHING
-    return Outcome(scores=_floats(values), score_type=_score_type(model))
+    return Outcome(_floats(values), _score_type(model))
 
 
 def _floats(values: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -135,7 +146,7 @@ def _floats(values: NDArray[np.generic]) -> NDArray[np.float64]:
 
 def as_array(output: object) -> NDArray[np.generic] | None:
     """Numbers, labels or rows of them; None for anything else, which is neither walked through nor computed."""
-    if type(output) is np.ndarray and output.ndim and output.dtype.kind in "fiubU":
+    if type(output) is np.ndarray and output.ndim and (output.dtype is _F8 or output.dtype.kind in "fiubU"):
         return output
     output = of_rows(output)
     kind = type(output)
@@ -204,17 +215,17 @@ def _sums_to_one(values: NDArray[np.generic]) -> bool:
     if values.dtype.kind != "f":
         return False
     p = _floats(values)
-    return bool(np.all(p >= 0) and np.allclose(p.sum(axis=1), 1.0, atol=1e-3))
+    if len(p) == 1:  # 20 µs less on every call
+        row: list[float] = p[0].tolist()
+        return min(row) >= 0 and abs(sum(row) - 1.0) <= 1e-3
+    return bool(np.all(p >= 0) and np.all(np.abs(p.sum(axis=1) - 1.0) <= 1e-3))
 
 
 def _names_labels(values: NDArray[np.generic], model: Model) -> bool:
-    if model.task == "regression":
-        return False
     if model.task is not None:
-        return True
-    if values.dtype.kind == "O":
-        return not all(isinstance(value, float) for value in values)
-    return values.dtype.kind != "f"
+        return model.task != "regression"
+    kind = values.dtype.kind
+    return kind != "f" if kind != "O" else not all(isinstance(value, float) for value in values)
 
 
 def _score_type(model: Model) -> str:

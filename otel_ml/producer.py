@@ -31,8 +31,9 @@ from . import _guard, semconv, wire
 from ._version import __version__
 from .capture import Capture, Pending
 from .model import Model
+from .segmentation import Tallies
+from .segmentation import capture as new_capture
 from .sketches import Ledger, Series
-from .tally import Tally
 from .truths import Truths
 
 BASELINE_FIRST = 3
@@ -75,7 +76,7 @@ class Producer:
         self._truths = Truths(self._ledger)
         self._pending = Pending(queue_bytes, self._relieve)
         self._send_baseline = send_baseline
-        self._tallies: dict[tuple[Any, ...], tuple[Model, Tally]] = {}
+        self._tallies: dict[tuple[Any, ...], tuple[Model, Tallies]] = {}
         self._captures: dict[tuple[Any, ...], Capture] = {}
         self._refused = Pending(0, lambda: None, reason="too_many_models")
         self._refused.idle = True
@@ -101,10 +102,11 @@ class Producer:
             if identity not in self._tallies and len(self._tallies) >= MAX_MODELS:
                 return self._refuse(model, operation)
             if identity not in self._tallies:
-                self._tallies[identity] = (model, Tally(model, self._ledger))
+                self._tallies[identity] = (model, Tallies(model, self._ledger))
             key = (*identity, operation)
             if key not in self._captures:
-                self._captures[key] = Capture(model, operation, self._tallies[identity][1], self._pending)
+                tallies = self._tallies[identity][1]
+                self._captures[key] = new_capture(model, operation, tallies, self._pending)
             return self._captures[key]
 
     def _refuse(self, model: Model, operation: str) -> Capture:
@@ -116,7 +118,8 @@ class Producer:
             model.name, model.version,
         )  # fmt: skip
         if () not in self._captures:
-            self._captures[()] = Capture(model, operation, Tally(model, Ledger(self._clock())), self._refused)
+            tallies = Tallies(model, Ledger(self._clock()))
+            self._captures[()] = new_capture(model, operation, tallies, self._refused)
         return self._captures[()]
 
     def add_truths(
@@ -310,6 +313,7 @@ def _identity(model: Model) -> tuple[Any, ...]:
     classes = repr(model.classes)  # they name the labels; 0 and False are equal, but not the same label
     return (
         model.name, model.version, model.variant, model.role, baseline, model.task, classes, model.feature_names,
+        model.segment,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from . import sampling
 from .errors import ConfigurationError
 from .events import Redact, check_content
 from .model import Model
+from .sampling.decision import usable
 
 SpanMode = Literal["all", "sampled", "off"]
 SPAN_MODES = ("all", "sampled", "off")
@@ -35,16 +36,14 @@ class Recording:
     def __post_init__(self) -> None:
         if self.spans not in SPAN_MODES:
             raise ConfigurationError(f"spans={self.spans!r} is not known; use one of {', '.join(SPAN_MODES)}")
-        if self.sampler is not None and (isinstance(self.sampler, type) or not callable(self.sampler)):
-            raise ConfigurationError(
-                f"sampler={self.sampler!r} is no sampler; give it one, such as otel_ml.sampling.Random(0.01)"
-            )
+        if self.sampler is not None:
+            usable("sampler=", self.sampler)
         object.__setattr__(self, "capture_features", check_content(self.capture_features, self.redact))
 
     @property
     def measure(self) -> str:
         """The measure of uncertainty that events record: the sampler's, if it has one."""
-        return getattr(self.sampler, "measure", "margin")
+        return getattr(self.sampler, "measure", None) or "margin"
 
     def check(self, model: Model) -> None:
         """`ConfigurationError` when the sampler can say nothing about `model`."""

@@ -26,6 +26,7 @@ from .events import Redact
 from .model import Model, Task
 from .recording import Recording, SpanMode
 from .sampling import SamplerLike
+from .segment import Segment, resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,13 @@ def register(
     sampler: SamplerLike | None = None,
     capture_features: Sequence[str] = (),
     redact: Redact | None = None,
+    segment: Segment | str | None = None,
 ) -> None:
     """Give a model object its identity in everything that instrumentation emits for it.
 
     `baseline` is a `Baseline` or its file; one that cannot be read is said in one log line and left out.
-    `spans`, `sampler`, `capture_features` and `redact` are those of `observe`. Registering an object again
-    replaces what was said before.
+    `spans`, `sampler`, `capture_features`, `redact` and `segment` are those of `observe`. Registering an object
+    again replaces what was said before.
 
     Raises `ConfigurationError` on a class and on an argument that cannot be right.
     """
@@ -75,9 +77,11 @@ def register(
         )
     check_role(role)
     recording = Recording(spans, sampler, capture_features, redact)
+    loaded = load_baseline(baseline)
+    unread = baseline is not None and loaded is None
     model = Model(
-        name=name, version=str(version), type=type(obj).__name__, baseline=load_baseline(baseline),
-        task=task_of(obj), variant=variant, role=role,
+        name=name, version=str(version), type=type(obj).__name__, baseline=loaded, task=task_of(obj), variant=variant,
+        role=role, segment=resolve(segment, model=name, baseline=loaded, unread=unread),
     )  # fmt: skip
     recording.check(model)
     _file(obj, Registration(model, recording))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _guard
 from ._spare import Lease
 from .columns import Column, Table, column, series, table
 from .model import Model
+from .segment import Codes, Cut, bare
 from .snapshot import Unread
 
 
@@ -25,6 +29,17 @@ def names_of(model: Model, width: int) -> Sequence[str] | None:
     return next((names for names in known if len(names) == width), None)
 
 
+_CODES = {np.dtype("f8"): Struct("d"), np.dtype("i8"): Struct("q")}
+"""Numbers that Python has, too, as they stand in a matrix."""
+
+
+@lru_cache(maxsize=64)
+def _places(model: Model, width: int) -> dict[str, int]:
+    """Where the column of a name is, of equal names the first; kept, for a call of one row asks for little else."""
+    names = names_of(model, width) or ()
+    return {name: place for place, name in reversed(list(enumerate(names)))}
+
+
 class Rows:
     """The n rows given to a model, by column. Reads the snapshot taken before the call, never the caller's object.
 
@@ -32,11 +47,12 @@ class Rows:
     read has no columns. A column is good for as long as its rows are kept: the memory of a large matrix is used again.
     """
 
-    __slots__ = ("_cache", "_model", "_table", "_taken", "rows")
+    __slots__ = ("_cache", "_cut", "_model", "_table", "_taken", "rows")
 
     def __init__(self, taken: Any, model: Model, rows: int) -> None:
         self.rows = rows
-        self._taken = taken
+        self._cut = taken if type(taken) is Cut else None
+        self._taken = bare(taken)
         self._model = model
         self._cache: dict[str, Column | None] = {}
         self._table: Table | None = None
@@ -47,6 +63,15 @@ class Rows:
             found = self._column(name)
             self._cache[name] = found if found is not None and len(found) == self.rows else None
         return self._cache[name]
+
+    def value(self, name: str) -> object:
+        """What the only row has in a column; None when it has none of that name or cannot be read."""
+        taken = self._taken
+        if type(taken) is tuple and (one := _CODES.get(taken[2])) is not None:
+            place = _places(self._model, taken[1][1]).get(name)
+            return None if place is None else one.unpack_from(_bytes(taken[0]), place * one.size)[0]
+        found = self.column(name)
+        return None if found is None else found[0]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +94,39 @@ class Rows:
             return made
         return None
 
+    def codes(self) -> Codes:
+        """Which of the names of the model's segment each row is; only for a model that has one."""
+        if self._cut is None:  # the snapshot failed
+            assert self._model.segment is not None
+            return self._model.segment.other
+        if self._cut.codes is None:
+            self._cut.codes = self._read_codes()
+        return self._cut.codes
+
+    def segment_of(self, row: int) -> str:
+        """The value of a row in the model's segment."""
+        codes = self.codes()
+        assert self._model.segment is not None
+        return self._model.segment.names[codes if isinstance(codes, int) else codes[row]]
+
+    def _read_codes(self) -> Codes:
+        segment = self._model.segment
+        assert segment is not None
+        try:
+            column = self.column(str(segment.by))
+            if column is not None:
+                return segment.codes(column)
+        except Exception as error:  # whatever a user's values raise
+            _guard.failed("segment", error)
+            return segment.other
+        if not isinstance(self._taken, Unread):
+            _guard.say_once(
+                f"segment:{self._model.name}:{segment.by}",
+                "model %s: its input has no column %r, which its segment is by; its rows count as %s",
+                self._model.name, segment.by, segment.names[-1],
+            )  # fmt: skip
+        return segment.other
+
     def _column(self, name: str) -> Column | None:
         taken = self._taken
         if type(taken) is tuple:
@@ -83,10 +141,9 @@ class Rows:
 
     def _of_matrix(self, name: str) -> Column | None:
         data, (rows, width), dtype = self._taken
-        names = names_of(self._model, width) or ()
-        if name not in names:
+        place = _places(self._model, width).get(name)
+        if place is None:
             return None
-        place = names.index(name)
         if rows == 1:
             return np.frombuffer(_bytes(data), dtype, 1, place * dtype.itemsize)
         return np.frombuffer(_bytes(data), dtype).reshape(rows, width)[:, place]

@@ -40,6 +40,8 @@ VARIANT_NAME = "ml.variant.name"
 VARIANT_ROLE = "ml.variant.role"
 SEGMENT_PREFIX = "ml.segment."
 """Followed by the key of a segment: `ml.segment.region`."""
+SEGMENT = SEGMENT_PREFIX + "<key>"
+"""Stands for all of them where attributes are listed."""
 PREDICTION_ID = "ml.prediction.id"
 PREDICTION_LABEL = "ml.prediction.label"
 PREDICTION_VALUE = "ml.prediction.value"
@@ -127,6 +129,7 @@ ATTRIBUTES = {
     BATCH_SIZE: "Rows in the call.",
     VARIANT_NAME: "Variant of the model, when one was given.",
     VARIANT_ROLE: "live, shadow or canary, when a variant or a role was given.",
+    SEGMENT: "Value of the segment `<key>`: one that was listed, or `__other__`; on spans of one row.",
     PREDICTION_ID: "Opaque id of one row's prediction: what `otel_ml.feedback` takes.",
     PREDICTION_LABEL: "Predicted label; on metrics, after 20 labels of a model the others are `__other__`.",
     PREDICTION_VALUE: "Value that a regressor predicted.",
@@ -144,14 +147,14 @@ ATTRIBUTES = {
     PREDICTION_UNCERTAINTY: "How unsure the model is of the row: 0 certain, 1 undecided.",
     UNCERTAINTY_TYPE: "least_confidence, margin or entropy.",
     SAMPLING_REASON: "Which sampler decided: random, stratum, uncertainty or rule.",
-    SAMPLING_PROBABILITY: "Probability with which the row is kept, its inverse the row's weight; on a span, that any row of the call is.",
+    SAMPLING_PROBABILITY: "Probability with which the row is kept, 1 / its weight; on a span, that any row is.",
     SAMPLING_STRATUM: "Stratum of the row; after 100 strata the others are `__other__`, no value is `__missing__`.",
     SAMPLING_KEPT: "Whether the row was kept.",
-    FEATURE_NAME: "Name of the feature.",
+    FEATURE_NAME: "Name of the feature, or of the projection: pc1, pc2, …",
     FEATURE_CATEGORY: "Category: a named one of the baseline, `__other__` or `__unseen__`.",
     FEATURE_STATE: "ok, missing, non_finite, out_of_range, unseen or type_mismatch.",
     BASELINE_ID: "Content hash of the baseline whose bounds or categories were used.",
-    DRIFT_TARGET: "What is compared: feature, score or prediction.",
+    DRIFT_TARGET: "What is compared: feature, score, prediction or projection; on `ml.feature.value` only projection.",
     DRIFT_STATISTIC: "The statistic that a limit is for.",
     DRIFT_WINDOW_NAME: "Name of the window, when there are several.",
     DRIFT_STATUS_NAME: "ok, warning or drifted.",
@@ -169,14 +172,15 @@ ATTRIBUTES = {
 """What every attribute of ours says, for people."""
 
 SPAN_ATTRIBUTES = (
-    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, OPERATION_NAME, MODEL_TYPE, SYSTEM_NAME, TASK_TYPE,
+    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, SEGMENT, OPERATION_NAME, MODEL_TYPE, SYSTEM_NAME, TASK_TYPE,
     BASELINE_ID, BATCH_SIZE, SCORE_TYPE, PREDICTION_SCORE, PREDICTION_SCORE_MIN, PREDICTION_SCORE_MAX,
-    PREDICTION_SCORE_MEAN, PREDICTION_LABEL, ERROR_TYPE,
+    PREDICTION_SCORE_MEAN, PREDICTION_LABEL, PREDICTION_UNCERTAINTY, UNCERTAINTY_TYPE, SAMPLING_REASON,
+    SAMPLING_PROBABILITY, SAMPLING_STRATUM, SAMPLING_ADJUSTABLE, ERROR_TYPE,
 )  # fmt: skip
 """Every attribute that the span of a call can carry."""
 
 EVENT_ATTRIBUTES = (
-    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, OPERATION_NAME, BASELINE_ID, PREDICTION_ID,
+    MODEL_NAME, MODEL_VERSION, VARIANT_NAME, VARIANT_ROLE, SEGMENT, OPERATION_NAME, BASELINE_ID, PREDICTION_ID,
     PREDICTION_LABEL, PREDICTION_VALUE, PREDICTION_SCORE, SCORE_TYPE, PREDICTION_UNCERTAINTY, UNCERTAINTY_TYPE,
     SAMPLING_REASON, SAMPLING_PROBABILITY, SAMPLING_STRATUM, SAMPLING_THRESHOLD, SAMPLING_RANDOMNESS,
     SAMPLING_ADJUSTABLE, ERROR_TYPE,
@@ -201,23 +205,27 @@ INFERENCE_ROWS = Metric(
     "ml.inference.rows", "counter", "{row}", "Rows given to the model.", (*_IDENTITY, OPERATION_NAME)
 )
 PREDICTION_SCORES = Metric(
-    "ml.prediction.score", "histogram", "", "Scores the model gave.", (*_IDENTITY, SCORE_TYPE, BASELINE_ID)
+    "ml.prediction.score",
+    "histogram",
+    "",
+    "Scores the model gave.",
+    (*_IDENTITY, SEGMENT, SCORE_TYPE, BASELINE_ID),
 )
 PREDICTIONS = Metric(
     "ml.predictions", "counter", "{prediction}", "Predictions by label.",
-    (*_IDENTITY, PREDICTION_LABEL, BASELINE_ID),
+    (*_IDENTITY, SEGMENT, PREDICTION_LABEL, BASELINE_ID),
 )  # fmt: skip
 FEATURE_VALUE = Metric(
-    "ml.feature.value", "histogram", "", "Distribution of a numeric feature.",
-    (*_IDENTITY, FEATURE_NAME, BASELINE_ID),
+    "ml.feature.value", "histogram", "", "Distribution of a numeric feature, or of a projection of all of them.",
+    (*_IDENTITY, SEGMENT, DRIFT_TARGET, FEATURE_NAME, BASELINE_ID),
 )  # fmt: skip
 FEATURE_CATEGORIES = Metric(
     "ml.feature.categories", "counter", "{value}", "Values of a categorical feature by category.",
-    (*_IDENTITY, FEATURE_NAME, FEATURE_CATEGORY, BASELINE_ID),
+    (*_IDENTITY, SEGMENT, FEATURE_NAME, FEATURE_CATEGORY, BASELINE_ID),
 )  # fmt: skip
 FEATURE_OBSERVATIONS = Metric(
     "ml.feature.observations", "counter", "{value}", "Feature values by state.",
-    (*_IDENTITY, FEATURE_NAME, FEATURE_STATE, BASELINE_ID),
+    (*_IDENTITY, SEGMENT, FEATURE_NAME, FEATURE_STATE, BASELINE_ID),
 )  # fmt: skip
 SAMPLING_DECISIONS = Metric(
     "ml.sampling.decisions", "counter", "{row}", "Rows that a sampler decided on.",
@@ -280,7 +288,7 @@ QUEUE_SIZE = Metric(
 _MONITORED = (
     MONITORED_SERVICE_NAME, MONITORED_SERVICE_NAMESPACE, MONITORED_ENVIRONMENT, *_IDENTITY, DRIFT_WINDOW_NAME,
 )  # fmt: skip
-_TARGET = (*_MONITORED, DRIFT_TARGET, FEATURE_NAME)
+_TARGET = (*_MONITORED, SEGMENT, DRIFT_TARGET, FEATURE_NAME)
 
 
 def _gauge(name: str, description: str, attributes: tuple[str, ...] = _TARGET, unit: str = "") -> Metric:
@@ -301,14 +309,17 @@ DRIFT_TOTAL_VARIATION = _gauge(
     "ml.drift.total_variation", "Total variation distance: the share of rows that moved to another cell."
 )
 DRIFT_MEAN_SHIFT = _gauge(
-    "ml.drift.mean_shift", "Mean of the window less that of the baseline, in the baseline's standard deviations."
+    "ml.drift.mean_shift",
+    "Mean of the window less that of the baseline, in the baseline's standard deviations.",
 )
 DRIFT_QUANTILE_SHIFT = _gauge(
     "ml.drift.quantile_shift",
     "Quantile of the window less that of the baseline, in the baseline's standard deviations.",
     (*_TARGET, DRIFT_QUANTILE),
 )
-DRIFT_DISTINCT = _gauge("ml.drift.distinct", "Categories that rows of the window have.", _TARGET, "{category}")
+DRIFT_DISTINCT = _gauge(
+    "ml.drift.distinct", "Categories that rows of the window have.", _TARGET, "{category}"
+)
 DRIFT_DESIGN_EFFECT = _gauge(
     "ml.drift.design_effect", "How many rows of the window are worth one independent row."
 )

@@ -25,6 +25,9 @@ Counts = NDArray[np.int64]
 OK, MISSING, NON_FINITE, OUT_OF_RANGE, UNSEEN, TYPE_MISMATCH = range(len(semconv.STATES))
 """Positions in an array of state counts."""
 
+CUT = 5.0
+"""Standard deviations beyond which a feature moves no projection: one value of 1e6 must not."""
+
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -161,18 +164,34 @@ class Projection:
     centre: Floats
     scale: Floats
     loadings: Floats
-    """One of each a feature; value = Σ loading · (x - centre) / scale."""
+    """One of each a feature; value = Σ loading · z, z = (x - centre) / scale within ± `CUT`."""
     summary: NumericSummary
 
-    def values(self, X: NDArray[np.floating]) -> Floats:
-        """Where the rows of `X` (n, len(features)) lie; a value that is not finite counts as the centre."""
-        standard = (np.asarray(X, dtype=np.float64) - self.centre) / self.scale
-        return project(standard, self.loadings)
+    def values(self, X: NDArray[np.number]) -> Floats:
+        """Where the rows of `X` (n, len(features)) lie; a missing value counts as the centre."""
+        return project(X, self.centre, self.scale, self.loadings)
+
+    def largest(self, most: int = 3) -> list[tuple[str, float]]:
+        """The features with the largest loadings, largest first."""
+        order = np.argsort(-np.abs(self.loadings), kind="stable")[:most]
+        return [(self.features[i], float(self.loadings[i])) for i in order.tolist()]
 
 
-def project(standard: Floats, loadings: Floats) -> Floats:
-    """Standardised rows along `loadings`, rounded so that float32 input and another BLAS give the same."""
-    return np.round(np.where(np.isfinite(standard), standard, 0.0) @ loadings, 5)
+def standardised(X: NDArray[np.number], centre: Floats, scale: Floats) -> Floats:
+    """Rows in units of `scale`, cut off at ± `CUT`; what is missing is at the centre."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        z: Floats = np.subtract(X, centre, dtype=np.float64)
+        z /= scale
+    np.clip(z, -CUT, CUT, out=z)
+    missing = np.isnan(z)
+    if missing.any():
+        z[missing] = 0.0
+    return z
+
+
+def project(X: NDArray[np.number], centre: Floats, scale: Floats, loadings: Floats) -> Floats:
+    """Rows along `loadings`, rounded so that another BLAS gives the same."""
+    return np.round(standardised(X, centre, scale) @ loadings, 5)
 
 
 def pooled_moments(a: tuple[float, float], b: tuple[float, float], share: float) -> tuple[float, float]:

@@ -13,6 +13,9 @@ from .columns import Table, categories, category, is_missing, is_numeric, number
 from .kernel import Kernel, blocks
 from .model import MAX_FEATURES, Model
 from .prediction import Outcome
+from .projection import Projected
+from .rows import names_of
+from .segment import MAX_FEATURES as MAX_SEGMENTED
 from .semconv import OTHER, STATES, UNSEEN
 from .sketches import Buckets, Count, Exponential, Ledger, Probes, counted
 from .summary import CategoricalSummary, NumericSummary, Summary
@@ -157,12 +160,19 @@ class _Categorical(_Feature):
 
 
 class Tally:
-    """Counts of one model. Not thread-safe: the producer's lock is held around every call."""
+    """Counts of one model, or of the rows in one of its segments. Not thread-safe: the producer's lock is held
+    around every call."""
 
-    def __init__(self, model: Model, ledger: Ledger) -> None:
+    def __init__(self, model: Model, ledger: Ledger, segment: str | None = None) -> None:
         self._model = model
         self._ledger = ledger
-        self._attributes = model.attributes()
+        self._attributes = self._cut = model.attributes()
+        """What all series carry, and what those that are counted by segment carry."""
+        self._segmented: set[str] = set()
+        self._listed: frozenset[str] | None = frozenset()
+        if segment is not None and model.segment is not None:
+            self._cut = {**self._attributes, model.segment.attribute: segment}
+            self._listed = model.segment.listed(model.baseline)
         self._positional: dict[int, list[tuple[int, _Feature]]] = {}
         self._kernels: dict[int, Kernel] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
@@ -170,6 +180,7 @@ class Tally:
         self._columns = frozenset(model.baseline.columns if model.baseline is not None else ())
         self._extra: set[str] = set()
         self._error_types: set[str] = set()
+        self._projected = Projected(model, ledger)
         self._features = {name: self._feature(name, summary) for name, summary in model.features().items()}
         if model.baseline is not None and len(self._features) < len(model.baseline.features):
             self._say(
@@ -181,12 +192,19 @@ class Tally:
 
     def _feature(self, name: str, summary: Summary) -> _Feature:
         assert self._model.baseline is not None
-        attributes = {**self._attributes, semconv.BASELINE_ID: self._model.baseline.id}
+        attributes = {**self._of_feature(name), semconv.BASELINE_ID: self._model.baseline.id}
         if isinstance(summary, NumericSummary):
             return _Numeric(name, attributes, self._ledger, summary)
         if isinstance(summary, CategoricalSummary):
             return _Categorical(name, attributes, self._ledger, summary)
         return _Feature(name, attributes, self._ledger)
+
+    def _of_feature(self, name: str) -> dict[str, str]:
+        """The attributes of the series of a feature, which is counted by segment or not."""
+        if self._listed is None and len(self._segmented) < MAX_SEGMENTED:
+            self._segmented.add(name)
+        by_segment = name in (self._segmented if self._listed is None else self._listed)
+        return self._cut if by_segment else self._attributes
 
     def add_matrices(self, parts: Sequence[NDArray[np.generic]]) -> None:
         """Count rows of shape (n, d), of one d, whose columns have no names."""
@@ -208,6 +226,8 @@ class Tally:
             if not isinstance(other, _Numeric):
                 for part in parts:
                     other.add(part[:, place])  # as it came: 0.1 in float32 is the category 0.1
+        with _guard.guard("projections"):
+            self._projected.add_matrices(parts)
 
     def _add_bounded(
         self,
@@ -245,6 +265,8 @@ class Tally:
                 mismatched = feature.add(table.columns[place])
                 if mismatched:
                     self._violation(feature.name, "type", mismatched)
+        with _guard.guard("projections"):
+            self._projected.add_table(table)
 
     def _by_position(
         self, width: int, columns: Sequence[NDArray[np.generic]] = ()
@@ -252,7 +274,7 @@ class Tally:
         """Places and features of the columns that are recorded; None when columns cannot be told apart."""
         if width in self._positional:
             return self._positional[width]
-        names = self._names(width)
+        names = names_of(self._model, width)
         if names is None:
             return None
         by_name = [self._by_name(name, columns, place) for place, name in enumerate(names)]
@@ -261,15 +283,6 @@ class Tally:
         if decided and len(self._positional) < MAX_LAYOUTS:
             self._positional[width] = features
         return features
-
-    def _names(self, width: int) -> Sequence[str] | None:
-        """Names of `width` unnamed columns, None when they cannot be matched with what is known."""
-        known = [self._model.feature_names] if self._model.feature_names is not None else []
-        if self._model.baseline is not None:
-            known += [self._model.baseline.columns, tuple(self._model.baseline.features)]
-        if not known:
-            return [f"x{i}" for i in range(width)]
-        return next((names for names in known if len(names) == width), None)
 
     def _by_names(self, names: Sequence[str], table: Table) -> list[tuple[int, _Feature]]:
         """Places and features of named columns, of equal names the first; features that are absent are counted."""
@@ -308,7 +321,7 @@ class Tally:
             )
             return None
         kind = _kind_of(columns[place] if columns else None)
-        self._features[name] = kind(category(name), self._attributes, self._ledger, None)
+        self._features[name] = kind(category(name), self._of_feature(name), self._ledger, None)
         return self._features[name]
 
     def _unknown(self, name: str, rows: int) -> None:
@@ -374,7 +387,7 @@ class Tally:
 
     def _score(self, kind: str) -> Buckets | Exponential:
         if kind not in self._scores:
-            attributes = {**self._attributes, semconv.SCORE_TYPE: kind}
+            attributes = {**self._cut, semconv.SCORE_TYPE: kind}
             baseline = self._model.baseline
             empty: Buckets | Exponential
             if baseline is not None and baseline.scores is not None and baseline.score_type == kind:
@@ -392,7 +405,7 @@ class Tally:
             label = OTHER
             self._say("labels", f"more than {MAX_LABELS} different labels; the others count as {OTHER}")
         if label not in self._labels:
-            attributes = {**self._attributes, semconv.PREDICTION_LABEL: label}
+            attributes = {**self._cut, semconv.PREDICTION_LABEL: label}
             baseline = self._model.baseline
             if baseline is not None and baseline.predictions is not None:
                 attributes[semconv.BASELINE_ID] = baseline.id
@@ -427,8 +440,10 @@ class Tally:
     def add_decisions(self, decisions: Sequence[Mapping[tuple[str, bool], int]]) -> None:
         """Count what samplers decided: rows by (reason, whether kept)."""
         total: Counter[tuple[str, bool]] = Counter()
-        for rows in decisions:
-            total.update(rows)
+        kinds = {id(rows): rows for rows in decisions}  # calls of one row share a few
+        for kind, times in Counter(map(id, decisions)).items():
+            for key, number in kinds[kind].items():
+                total[key] += number * times
         for (reason, kept), number in total.items():
             attributes = {
                 **self._attributes, semconv.SAMPLING_REASON: reason, semconv.SAMPLING_KEPT: category(kept),

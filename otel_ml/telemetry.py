@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import Token
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from . import semconv
+from . import _guard, semconv
 from ._version import __version__
 from .columns import category
 from .model import Model
@@ -28,17 +30,21 @@ class ActiveSpan:
     span: Span
     token: Token[Context]
 
-    def end(self) -> None:
-        """End the span."""
-        context.detach(self.token)
+    def end(self, *, here: bool = True) -> None:
+        """End the span; `here` is False in another context than it was started in, where it is not current."""
+        if here:
+            context.detach(self.token)
         self.span.end()
 
 
 class Spans:
     """Makes the spans of one operation of one model."""
 
-    def __init__(self, model: Model, operation: str, provider: TracerProvider | None = None) -> None:
+    def __init__(
+        self, model: Model, operation: str, provider: TracerProvider | None = None, measure: str = "margin"
+    ) -> None:
         self.name = f"{operation} {model.name}"
+        self._measure = measure
         self._provider = provider
         self._tracer: Tracer = trace.get_tracer(semconv.SDK_SCOPE, __version__, tracer_provider=provider)
         self._fixed = _fixed_attributes(model, operation)
@@ -65,27 +71,30 @@ class Spans:
             return
         if error is not None:
             self.fail(span, error)
-        span.set_attributes(attributes_of(prediction, kept))
+        span.set_attributes(attributes_of(prediction, kept, self._measure))
 
     def emit(
         self, prediction: Prediction, error: BaseException | None = None, kept: Kept | None = None
     ) -> Span:
         """A span after the call, with the call's own times: samplers see score and label."""
-        attributes = self._fixed | attributes_of(prediction, kept)
-        span = self._tracer.start_span(self.name, attributes=attributes, start_time=prediction.start)
+        attributes, start = self._fixed | attributes_of(prediction, kept, self._measure), prediction.start
+        here = context.get_current()  # else the SDK looks it up three times
+        span = self._tracer.start_span(self.name, here, attributes=attributes, start_time=start)
         try:
             if error is not None:
                 self.fail(span, error)
         finally:
-            span.end(prediction.start + prediction.duration)
+            span.end(start + prediction.duration)
         return span
 
     def fail(self, span: Span, error: BaseException) -> None:
         """Mark `span` as failed by `error`."""
         if span.is_recording():
             span.set_attribute(semconv.ERROR_TYPE, error_type(error))
-            span.set_status(Status(StatusCode.ERROR, str(error)))
-            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR))
+            with _guard.guard("exception"):  # an error of a user's object need not have a text
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                span.record_exception(error)
 
 
 def error_type(error: BaseException) -> str:
@@ -105,26 +114,55 @@ def _fixed_attributes(model: Model, operation: str) -> dict[str, AttributeValue]
     return attributes | {key: value for key, value in optional.items() if value is not None}
 
 
-def attributes_of(prediction: Prediction, kept: Kept | None = None) -> dict[str, AttributeValue]:
-    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label; why rows of the
-    call were kept, and the probability that any was."""
+def attributes_of(
+    prediction: Prediction, kept: Kept | None = None, measure: str = "margin"
+) -> dict[str, AttributeValue]:
+    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label and by `measure`
+    the uncertainty, where there are class probabilities; why rows of the call were kept, and the probability that
+    any was."""
     outcome = prediction.outcome
     attributes: dict[str, AttributeValue] = {semconv.BATCH_SIZE: prediction.rows}
     if kept is not None:
         attributes |= _sampling(kept)
+    segment = prediction.model.segment
+    if segment is not None and prediction.rows == 1 and prediction.input is not None:
+        attributes[segment.attribute] = prediction.input.segment_of(0)
     scores = outcome.scores
     if scores is not None and len(scores):
         attributes[semconv.SCORE_TYPE] = outcome.score_type
-        if len(scores) == 1:
-            attributes[semconv.PREDICTION_SCORE] = float(scores[0])
-        else:
-            # the ufuncs themselves: half of what the methods of the array take, by way of Python
-            attributes[semconv.PREDICTION_SCORE_MIN] = float(_lowest(scores))
-            attributes[semconv.PREDICTION_SCORE_MAX] = float(_highest(scores))
-            attributes[semconv.PREDICTION_SCORE_MEAN] = float(_sum(scores)) / len(scores)
+        if len(scores) > 1:
+            attributes |= _range(scores)
+        elif math.isfinite(score := scores.item()):  # many backends refuse a number that is not
+            attributes[semconv.PREDICTION_SCORE] = score
+        if len(scores) == 1 and outcome.probabilities is not None:
+            attributes |= _uncertainty(prediction, measure)
     if outcome.labels is not None and len(outcome.labels) == 1:
         attributes[semconv.PREDICTION_LABEL] = category(outcome.labels.tolist()[0])
     return attributes
+
+
+def _uncertainty(prediction: Prediction, measure: str) -> dict[str, AttributeValue]:
+    """Of the only row; nothing when it is not known."""
+    found = prediction.row_uncertainty(measure)
+    if not math.isfinite(found):
+        return {}
+    return {semconv.PREDICTION_UNCERTAINTY: found, semconv.UNCERTAINTY_TYPE: measure}
+
+
+def _range(scores: NDArray[np.float64]) -> dict[str, AttributeValue]:
+    """Smallest, largest and mean of the finite scores of a batch."""
+    # the ufuncs themselves: half of what the methods of the array take, by way of Python
+    total = float(_sum(scores))
+    if not math.isfinite(total):
+        scores = scores[np.isfinite(scores)]
+        if not len(scores):
+            return {}
+        total = float(_sum(scores))
+    return {
+        semconv.PREDICTION_SCORE_MIN: float(_lowest(scores)),
+        semconv.PREDICTION_SCORE_MAX: float(_highest(scores)),
+        semconv.PREDICTION_SCORE_MEAN: total / len(scores),
+    }
 
 
 def _sampling(kept: Kept) -> dict[str, AttributeValue]:

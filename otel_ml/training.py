@@ -76,6 +76,7 @@ class Options:
     importance: Mapping[str, float] | Sequence[float] | None
     threshold: float | None
     score_type: str | None
+    projections: bool
     detail: Detail
 
     @classmethod
@@ -113,7 +114,10 @@ def fields(table: Mapping[str, Column], outputs: Outputs, options: Options) -> d
         "rows": len(next(iter(table.values()))),
         "columns": tuple(table),
         "features": made,
-        "projections": fitting.projections(made, table, options.detail),
+        # Columns of a sparse matrix are zero nearly everywhere: there is little to be said of how they move together.
+        "projections": fitting.projections(made, table, options.detail)
+        if options.projections and not isinstance(table, Sparse)
+        else (),
         **output_summaries(outputs, options),
     }
 

@@ -63,12 +63,14 @@ MEASURES: dict[str, Callable[[Floats], Floats]] = {
 
 def of_row(measure: str, row: Sequence[float]) -> float:
     """The measure of one row of probabilities, in a fraction of the time that an array of one row takes."""
-    if len(row) < 2 or any(value != value for value in row):
-        return 0.0 if all(value == value for value in row) else math.nan
+    if any(map(math.isnan, row)):
+        return math.nan
+    if len(row) < 2:
+        return 0.0
     if measure == "entropy":
         found = -sum(value * math.log(value) for value in row if value > 0) / math.log(len(row))
     else:
-        *_, second, first = sorted(row)
+        second, first = sorted(row)[-2:]
         found = 1.0 - (first - second) if measure == "margin" else (1.0 - first) * len(row) / (len(row) - 1)
     return min(max(found, 0.0), 1.0)
 
@@ -79,6 +81,13 @@ def binary(measure: str, p: Floats) -> Floats:
     if measure == "entropy":
         return entropy(np.column_stack([1.0 - known, known]))
     return 1.0 - np.abs(2.0 * known - 1.0)  # the other two are the same with two classes
+
+
+def of_score(measure: str, p: float) -> float:
+    """`binary` of one probability, in a fraction of the time."""
+    if not 0.0 <= p <= 1.0:
+        return math.nan
+    return of_row(measure, (1.0 - p, p)) if measure == "entropy" else 1.0 - abs(2.0 * p - 1.0)
 
 
 def _zero_to_one(values: Floats) -> Floats:

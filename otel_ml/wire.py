@@ -31,7 +31,8 @@ from .sketches import Buckets, Count, Exponential, Series, Sketch
 from .summary import CategoricalSummary, NumericSummary, Summary
 
 PROMETHEUS_FEATURES = 50
-"""Most features a Prometheus reader gets: each one is some thirty series there."""
+"""Most features a Prometheus reader gets: each one is some thirty series there. One that is counted by segment is as
+many as it has segments."""
 
 _FEATURE_METRICS = {
     m.name for m in (semconv.FEATURE_VALUE, semconv.FEATURE_CATEGORIES, semconv.FEATURE_OBSERVATIONS)
@@ -51,26 +52,44 @@ class Point:
 
 def metrics(points: Iterable[Point], *, prometheus: bool = False) -> list[Metric]:
     """One metric a name and form, with all its points. A Prometheus reader gets no exponential histograms, one
-    of which would fail its whole scrape, and at most `PROMETHEUS_FEATURES` features."""
+    of which would fail its whole scrape, no projections, which say nothing without a baseline, and at most
+    `PROMETHEUS_FEATURES` features."""
     groups: dict[tuple[str, type], list[Point]] = {}
-    features: set[str] = set()
-    for point in points:
-        if prometheus and not _fit_for_prometheus(point, features):
-            continue
+    for point in _fit_for_prometheus(list(points)) if prometheus else points:
         groups.setdefault((point.series.metric.name, type(point.sketch)), []).append(point)
     return [_metric(group) for group in groups.values()]
 
 
-def _fit_for_prometheus(point: Point, features: set[str]) -> bool:
-    if isinstance(point.sketch, Exponential):
-        return False
-    if point.series.metric.name not in _FEATURE_METRICS:
-        return True
-    name = point.series.attributes[semconv.FEATURE_NAME]
-    if name not in features and len(features) >= PROMETHEUS_FEATURES:
-        return False
-    features.add(name)
-    return True
+def _fit_for_prometheus(points: list[Point]) -> list[Point]:
+    points = [
+        point
+        for point in points
+        if not isinstance(point.sketch, Exponential) and semconv.DRIFT_TARGET not in point.series.attributes
+    ]
+    segments: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+    for point in points:
+        if point.series.metric.name in _FEATURE_METRICS:
+            segments.setdefault(_feature_of(point), set()).add(_segments_of(point))
+    room, left_out = PROMETHEUS_FEATURES, set()
+    for name, found in segments.items():
+        if len(found) <= room:  # with some of its segments it would not add up to all rows
+            room -= len(found)
+        else:
+            left_out.add(name)
+    return [
+        point
+        for point in points
+        if point.series.metric.name not in _FEATURE_METRICS or _feature_of(point) not in left_out
+    ]
+
+
+def _feature_of(point: Point) -> str:
+    return point.series.attributes[semconv.FEATURE_NAME]
+
+
+def _segments_of(point: Point) -> tuple[tuple[str, str], ...]:
+    attributes = point.series.attributes.items()
+    return tuple((key, value) for key, value in attributes if key.startswith(semconv.SEGMENT_PREFIX))
 
 
 def _metric(points: list[Point]) -> Metric:
@@ -183,7 +202,9 @@ def _targets(model: Model) -> list[tuple[str, Summary]]:
     assert baseline is not None
     others = (("score", baseline.scores), ("prediction", baseline.predictions))
     features: list[tuple[str, Summary]] = [("feature", summary) for summary in model.features().values()]
-    return features + [(target, summary) for target, summary in others if summary is not None]
+    projections = [("projection", projection.summary) for projection in baseline.projections]
+    given = [(target, summary) for target, summary in others if summary is not None]
+    return [*features, *given, *projections]
 
 
 def _baseline_attributes(model: Model, target: str, summary: Summary) -> dict[str, str]:
@@ -194,7 +215,8 @@ def _baseline_attributes(model: Model, target: str, summary: Summary) -> dict[st
         semconv.DRIFT_TARGET: target,
         semconv.BASELINE_ID: model.baseline.id,
     }
-    return {**attributes, semconv.FEATURE_NAME: summary.name} if target == "feature" else attributes
+    named = target in ("feature", "projection")
+    return {**attributes, semconv.FEATURE_NAME: summary.name} if named else attributes
 
 
 def _reference(

@@ -25,6 +25,7 @@ from .observer import Observer
 from .recording import Recording, SpanMode
 from .registry import check_role, load_baseline
 from .sampling import SamplerLike
+from .segment import Segment, resolve
 
 F = TypeVar("F", bound=Callable[..., Any])
 Input = Callable[[tuple[Any, ...], dict[str, Any]], object]
@@ -45,6 +46,7 @@ def observe(
     sampler: SamplerLike | None = None,
     capture_features: Sequence[str] = (),
     redact: Redact | None = None,
+    segment: Segment | str | None = None,
     variant: str | None = None,
     role: str = "live",
     operation: str = "predict",
@@ -63,6 +65,7 @@ def observe(
     sampler: which rows are kept as `ml.prediction` events, one of `otel_ml.sampling`; without one none is.
     capture_features: features whose values these events carry; of all others no value leaves.
     redact: sees those values of a row, by name, before they leave and returns those that may.
+    segment: what to count rows by as well: a `Segment`, or the name of a column that the baseline has categories of.
     spans: "all" makes a current span for every call; "sampled" one after the call, of the calls of which the
         sampler keeps a row, or of all when there is no sampler; "off" none.
 
@@ -80,9 +83,11 @@ def observe(
         raise ConfigurationError(f"input must be the name of a parameter or a callable, not {input!r}")
 
     def decorate(function: F) -> F:
+        loaded, names = load_baseline(baseline), None if features is None else tuple(features)
+        unread = baseline is not None and loaded is None
         identity = Model(
-            name=model, version=str(version), baseline=load_baseline(baseline), variant=variant, role=role,
-            feature_names=None if features is None else tuple(features),
+            name=model, version=str(version), baseline=loaded, variant=variant, role=role, feature_names=names,
+            segment=resolve(segment, model=model, baseline=loaded, unread=unread, names=names),
         )  # fmt: skip
         observer = Observer(identity, operation=operation, recording=recording, score=score, decorated=True)
         return _wrap(function, observer, input)  # type: ignore[no-any-return]

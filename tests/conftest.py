@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 os.environ["OTEL_PYTHON_ML_RAISE"] = "1"
-for name in [name for name in os.environ if name.startswith(("OTEL_EXPORTER", "OTEL_METRIC", "OTEL_TRACES"))]:
+SIGNALS = ("OTEL_EXPORTER", "OTEL_METRIC", "OTEL_TRACES", "OTEL_LOGS")
+for name in [name for name in os.environ if name.startswith(SIGNALS)]:
     del os.environ[name]
 
 

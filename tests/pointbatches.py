@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_ml import semconv
+from otel_ml.sketches import Exponential as ExponentialSketch
+from otel_ml_collector import layouts
 from otel_ml_collector.drift import Policy
 from otel_ml_collector.engine import Engine, Limits
 from otel_ml_collector.evaluation import Evaluation, Target, TargetEvaluation
+from otel_ml_collector.layouts import Bounds, Exponential
 from otel_ml_collector.points import CUMULATIVE, DELTA, PointBatch, Series
 from otel_ml_collector.window import WindowSpec
 
@@ -27,7 +31,7 @@ class P:
     start: int
     time: int
     values: tuple[int, ...]
-    bounds: tuple[float, ...] = ()
+    bounds: Bounds = ()
     temporality: int = CUMULATIVE
 
 
@@ -186,3 +190,14 @@ def serve(
         send(into, service.report(now), now=now)
         found += into.advance(now)
     return found
+
+
+def exponential(values: NDArray[np.float64], buckets: int) -> tuple[Exponential, NDArray[np.int64]]:
+    """Values as the SDK counts them in an exponential histogram: its layout within `buckets`, and the counts."""
+    sketch = ExponentialSketch()
+    sketch.add(values)
+    negative, positive = (
+        (np.array(sorted(side), np.int64), np.array([side[i] for i in sorted(side)], np.int64))
+        for side in (sketch.negative, sketch.positive)
+    )
+    return layouts.exponential(sketch.scale, sketch.zero, negative, positive, buckets=buckets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from otel_ml import semconv
 from otel_ml.histogram import Histogram
 
-from .baselines import Reference, ReferenceTarget
 from .drift import DriftResult, Policy, Side, align, compare
 from .evaluation import Target, TargetEvaluation
-from .groups import Group, Monitored, Slot
-from .verdict import Held, Verdict, judge
-from .window import Panes, WindowSpec, condense
+from .groups import Group
+from .layouts import edges_of
+from .matching import match
+from .reference import Reference, ReferenceTarget
+from .verdict import Held, Slow, Verdict, judge
+from .view import View, whole
+from .window import condense
 
 Counts = NDArray[np.int64]
 Failed = Callable[[Target, Exception], None]
@@ -24,80 +27,12 @@ Failed = Callable[[Target, Exception], None]
 
 _WHY = {
     "no_baseline": "no baseline is known for it",
-    "bounds_differ": "it was counted on bounds that do not nest with the baseline's",
+    "bounds_differ": "it was counted on bounds of which none lies where the baseline has values",
+    "other_direction": "it was counted along the directions of another baseline",
     "error": "its comparison failed",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The counts of one model in (start, end], pane by pane."""
-
-    model: Monitored
-    start: int
-    end: int
-    starts: NDArray[np.int64]
-    """(P,) where each pane begins, rising."""
-    matrix: Counts
-    """(P, cells of the model)"""
-    columns: Mapping[int, int]
-    """Column of the first cell of each slot, by the slot's offset."""
-
-    @classmethod
-    def of(cls, model: Monitored, panes: Panes, start: int, end: int, *, width: int) -> View:
-        """What the panes hold of a model, in panes of `width` (ns)."""
-        slots = list(model.slots())
-        ends = np.cumsum([slot.length for slot in slots]).tolist()
-        cells = np.concatenate([np.arange(slot.offset, slot.offset + slot.length) for slot in slots])
-        columns = {slot.offset: last - slot.length for slot, last in zip(slots, ends, strict=True)}
-        starts, matrix = panes.gather(cells, start, end, width=width)
-        return cls(model, start, end, starts, matrix, columns)
-
-    def since(self, start: int) -> View:
-        """The part of it that begins at `start`."""
-        later = self.starts >= start
-        return replace(self, start=start, starts=self.starts[later], matrix=self.matrix[later])
-
-    def panes(self, slot: Slot) -> Counts:
-        """(P, slot.length)"""
-        column = self.columns[slot.offset]
-        return self.matrix[:, column : column + slot.length]
-
-    def rows(self) -> Counts:
-        """(P,) rows of the model: those it reported, else those of the target that has the most."""
-        reported = self._sum([self.model.rows] if self.model.rows else [])
-        if reported.any() or not self.model.groups:
-            return reported
-        most: Counts = np.max([self.rows_of(group) for group in self.model.groups.values()], axis=0)
-        return most
-
-    def rows_of(self, group: Group) -> Counts:
-        """(P,) rows of a target, all states."""
-        values = self._sum([*group.histograms.values(), *group.categories.values()])
-        return np.maximum(values, self._sum([group.states] if group.states else []))
-
-    def _sum(self, slots: Iterable[Slot]) -> Counts:
-        total = np.zeros(len(self.starts), np.int64)
-        for slot in slots:
-            total += self.panes(slot).sum(axis=1)
-        return total
-
-
-def grown(model: Monitored, panes: Panes, spec: WindowSpec, *, start: int, end: int, min_rows: int) -> View:
-    """The window (start, end] of a model, grown backwards by whole steps until it has `min_rows` rows.
-
-    If even the longest one has too few, the window as it was.
-    """
-    view = View.of(model, panes, start, end, width=spec.coarse_ns)
-    if int(view.rows().sum()) >= min_rows:
-        return view
-    longest = View.of(model, panes, start + spec.length_ns - spec.reach_ns, end, width=spec.coarse_ns)
-    rows = longest.rows()
-    while start > longest.start:
-        start -= spec.step_ns
-        if int(rows[longest.starts >= start].sum()) >= min_rows:
-            return longest.since(start)
-    return view
+_DRIFTED = semconv.STATUSES.index("drifted")
+_FOREIGN = "; counted on other bounds than the baseline's, compared on the nearest ones"
 
 
 def assess(
@@ -123,11 +58,40 @@ def assess(
         else:
             results[target] = outcome
     short = _short(fast, reference, policy, results, failed) if fast else None
-    verdicts = judge(results, model.held, policy, final=final, fast=short)
+    if final and reference is not None:
+        _add_up(results, view, reference, policy)
+    verdicts: dict[Target, Verdict] = {}
+    for family, within in _families(results, policy):
+        verdicts |= judge(family, model.held, within, final=final, fast=short, slow=model.slow)
+    verdicts |= _of_projections(verdicts, model.held, reference)
     model.held |= {target: verdict.held for target, verdict in verdicts.items()}
-    judged = [_judged(target, results[target], verdict) for target, verdict in verdicts.items()]
+    judged = [
+        _judged(target, results[target], verdict, model.slow.get(target))
+        for target, verdict in verdicts.items()
+    ]
     left_out = [_left_out(target, view, reason) for target, reason in reasons.items()]
     return tuple(sorted(judged + left_out, key=lambda evaluation: evaluation.target))
+
+
+def _add_up(results: Mapping[Target, DriftResult], view: View, reference: Reference, policy: Policy) -> None:
+    """Put a window into the cumulative sums of its targets."""
+    sums = view.model.slow
+    for target, result in results.items():
+        sums[target] = sums.get(target, Slow()).after(
+            result, start=view.start, end=view.end, baseline_id=reference.id, policy=policy
+        )
+
+
+def _families(
+    results: Mapping[Target, DriftResult], policy: Policy
+) -> Iterator[tuple[Mapping[Target, DriftResult], Policy]]:
+    """All rows first; then all segments together at alpha over their number, so that cutting the rows finer
+    neither raises more alarms nor takes power from the whole."""
+    yield {target: result for target, result in results.items() if not target.segment}, policy
+    cut = {target: result for target, result in results.items() if target.segment}
+    if cut:
+        number = len({target.segment for target in cut})
+        yield cut, replace(policy, alpha=policy.alpha / number)
 
 
 def _compare(
@@ -143,11 +107,24 @@ def _compare(
     if known is None:
         return "no_baseline"
     try:
+        if target.kind == "projection":
+            group = _along_the_same(known, group)
+            if not group.histograms:
+                return "other_direction"
         sides = _sides(known, group, view)
-        return compare(*sides, policy) if sides else "bounds_differ"
+        if sides is None:
+            return "bounds_differ"
+        return replace(compare(sides.reference, sides.current, policy), foreign_bounds=sides.foreign)
     except Exception as error:  # one group's failure must not silence the others
         failed(target, error)
         return "error"
+
+
+def _along_the_same(reference: ReferenceTarget, group: Group) -> Group:
+    """What was counted along the direction of the reference: what is on other bounds is of another baseline, and so
+    of another direction."""
+    own = {bounds: slot for bounds, slot in group.histograms.items() if bounds == reference.bounds}
+    return replace(group, histograms=own)
 
 
 def _short(
@@ -161,60 +138,56 @@ def _short(
     short = {}
     for target in results:
         group = fast.model.groups[target]
-        if int(fast.rows_of(group).sum()) >= policy.min_rows:
+        if int(whole(fast.rows_of(group))) >= policy.min_rows:
             outcome = _compare(target, group, fast, reference, policy, failed)
             if not isinstance(outcome, str):
                 short[target] = outcome
     return short
 
 
-def _sides(reference: ReferenceTarget, group: Group, view: View) -> tuple[Side, Side] | None:
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What is compared."""
+
+    reference: Side
+    current: Side
+    foreign: bool = False
+    """True when the reference was evaluated between its bounds."""
+
+
+def _sides(reference: ReferenceTarget, group: Group, view: View) -> _Sides | None:
     """Reference and current on the same cells; None when they cannot be brought there."""
-    states = view.panes(group.states).sum(axis=0) if group.states else None
+    states = whole(view.panes(group.states)) if group.states else None
     if reference.bounds is not None and reference.counts is not None:
         return _numeric(
             Histogram(np.array(reference.bounds), reference.counts), reference, group, view, states
         )
     if reference.categories is not None:
-        return _categorical(reference, group, view, states)
+        return _Sides(*_categorical(reference, group, view, states))
     none = np.zeros(0, np.int64)
-    return Side(none, states=reference.states), Side(none, states=states)
+    return _Sides(Side(none, states=reference.states), Side(none, states=states))
 
 
 def _numeric(
     known: Histogram, reference: ReferenceTarget, group: Group, view: View, states: Counts | None
-) -> tuple[Side, Side] | None:
-    """Bounds that hold all of the reference's collapse onto these; else it collapses onto the current."""
-    counted = {
-        bounds: panes for bounds, slot in group.histograms.items() if (panes := view.panes(slot)).any()
-    }
-    own = {bounds for bounds in counted if set(known.bounds.tolist()) <= set(bounds)}
-    if counted and not own:
-        most = max(counted, key=lambda bounds: (int(counted[bounds].sum()), bounds))
-        if not set(most) <= set(known.bounds.tolist()):
-            return None
-        known, own = known.collapse(np.array(most)), {most}
-    panes = np.zeros((len(view.starts), len(known.counts)), np.int64)
-    for bounds in own:
-        panes += _collapse(counted[bounds], bounds, known.bounds)
-    return (
-        Side(known.counts, bounds=known.bounds, states=reference.states),
-        Side(panes.sum(axis=0), bounds=known.bounds, states=states, panes=_independent(panes)),
+) -> _Sides | None:
+    counted = [(edges_of(bounds), view.panes(slot)[:, : len(bounds) + 1]) for bounds, slot in group.layouts()]
+    matched = match(known, counted, len(view.starts), quantiles=reference.quantiles)
+    on, panes = matched.reference, matched.panes
+    if not len(on.bounds) and len(known.bounds):
+        return None
+    return _Sides(
+        Side(on.counts, bounds=on.bounds, states=reference.states),
+        Side(whole(panes), bounds=on.bounds, states=states, panes=_independent(panes)),
+        foreign=not matched.exact,
     )
-
-
-def _collapse(panes: Counts, bounds: tuple[float, ...], onto: NDArray[np.float64]) -> Counts:
-    if len(bounds) == len(onto):
-        return panes
-    own = np.array(bounds)
-    return np.stack([Histogram(own, pane).collapse(onto).counts for pane in panes])
 
 
 def _categorical(
     reference: ReferenceTarget, group: Group, view: View, states: Counts | None
 ) -> tuple[Side, Side]:
     panes = {name: view.panes(slot)[:, 0] for name, slot in group.categories.items()}
-    counted = {name: total for name, pane in panes.items() if (total := int(pane.sum()))}
+    counted = {name: total for name, pane in panes.items() if (total := int(whole(pane)))}
     categories, known, current = align(reference.categories or {}, counted)
     none = np.zeros(len(view.starts), np.int64)
     by_pane = np.column_stack([panes.get(name, none) for name in categories])
@@ -230,19 +203,62 @@ def _independent(panes: Counts) -> Counts | None:
     return panes if len(panes) > 1 else None
 
 
-def _judged(target: Target, result: DriftResult, verdict: Verdict) -> TargetEvaluation:
+def _of_projections(
+    verdicts: Mapping[Target, Verdict], held: Mapping[Target, Held], reference: Reference | None
+) -> dict[Target, Verdict]:
+    """The verdicts of projections, with what they mean.
+
+    A feature that drifts moves projections, too. One cause is one alarm: until it is over they keep their status.
+    """
+    drifted = [
+        target.name
+        for target, verdict in verdicts.items()
+        if target.kind == "feature" and not target.segment and verdict.status == _DRIFTED
+    ]
+    projections = {target: verdict for target, verdict in verdicts.items() if target.kind == "projection"}
+    if drifted:
+        named = ", ".join(drifted[:3]) + (", …" if len(drifted) > 3 else "")
+        return {
+            target: _waiting(verdict, held.get(target, Held()), f"{named} drifted, which moves it, too")
+            for target, verdict in projections.items()
+        }
+    known = reference.targets if reference else {}
+    return {
+        target: _in_words(verdict, known.get(target))
+        for target, verdict in projections.items()
+        if verdict.status
+    }
+
+
+def _waiting(verdict: Verdict, before: Held, detail: str) -> Verdict:
+    return replace(
+        verdict, status=before.status, evaluated=False, reason="features_drift", detail=detail, held=before
+    )
+
+
+def _in_words(verdict: Verdict, reference: ReferenceTarget | None) -> Verdict:
+    """What it means that a projection moved."""
+    weights = ", ".join(f"{name} {loading:+.2g}" for name, loading in reference.loadings) if reference else ""
+    largest = f"; largest weights: {weights}" if weights else ""
+    return replace(
+        verdict, detail=f"joint drift: the features move together differently{largest}; {verdict.detail}"
+    )
+
+
+def _judged(target: Target, result: DriftResult, verdict: Verdict, slow: Slow | None) -> TargetEvaluation:
     return TargetEvaluation(
         target=target,
         rows=result.rows,
         evaluated=verdict.evaluated,
         status=verdict.status,
         reason=verdict.reason,
-        detail=verdict.detail,
-        statistics=result.statistics,
+        detail=verdict.detail + (_FOREIGN if result.foreign_bounds else ""),
+        statistics={**result.statistics, **({"cusum": slow.score} if slow and slow.until else {})},
         p_value=verdict.p_value,
         state_shares=result.state_shares,
         state_effects=result.state_effects,
         bins=result.bins,
+        foreign_bounds=result.foreign_bounds,
     )
 
 
@@ -250,7 +266,7 @@ def _left_out(target: Target, view: View, reason: str) -> TargetEvaluation:
     group = view.model.groups[target]
     return TargetEvaluation(
         target=target,
-        rows=int(view.rows_of(group).sum()),
+        rows=int(whole(view.rows_of(group))),
         evaluated=False,
         status=view.model.held.get(target, Held()).status,
         reason=reason,
@@ -264,6 +280,6 @@ def _left_out(target: Target, view: View, reason: str) -> TargetEvaluation:
 
 
 def _shares(group: Group, view: View) -> dict[str, float]:
-    states = view.panes(group.states).sum(axis=0) if group.states else np.zeros(1, np.int64)
+    states = whole(view.panes(group.states)) if group.states else np.zeros(1, np.int64)
     total = int(states.sum())
     return dict(zip(semconv.STATES, (states / total).tolist(), strict=True)) if total else {}

@@ -19,6 +19,7 @@ from otel_ml.summary import CategoricalSummary, NumericSummary, Summary
 from .evaluation import ModelKey, Target
 from .groups import Destination
 from .points import CUMULATIVE
+from .reference import Reference, ReferenceTarget
 
 if TYPE_CHECKING:
     from otel_ml.baseline import Baseline
@@ -28,37 +29,6 @@ Counts = NDArray[np.int64]
 DELTA_REASON = "baseline_delta"
 EMPTY_REASON = "baseline_empty"
 LIMIT_REASON = "limit"
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceTarget:
-    """Reference counts of one target: numeric (bounds, counts), categorical, or states alone."""
-
-    bounds: tuple[float, ...] | None = None
-    counts: Counts | None = None
-    """(len(bounds) + 1,)"""
-    categories: Mapping[str, int] | None = None
-    states: Counts | None = None
-    """(6,) in the order of `semconv.STATES`."""
-
-    @property
-    def rows(self) -> int:
-        """Rows it was made from, as far as its counts tell."""
-        cells = 0 if self.counts is None else int(self.counts.sum())
-        named = sum(self.categories.values()) if self.categories else 0
-        states = 0 if self.states is None else int(self.states.sum())
-        return max(cells, named, states)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """One baseline as the engine uses it."""
-
-    id: str
-    created: int
-    """Unix ns."""
-    rows: int
-    targets: Mapping[Target, ReferenceTarget]
 
 
 @dataclass(slots=True)
@@ -116,11 +86,15 @@ class Baselines:
     """Every baseline the collector knows, and which of them a model is compared with."""
 
     def __init__(self, files: Sequence[Baseline] = (), *, max_targets: int, max_buckets: int) -> None:
-        self._files = [(baseline.model, baseline.version, from_file(baseline)) for baseline in files]
+        self.use_files(files)
         self._wire: dict[ModelKey, dict[str, _OverWire]] = {}
         self._max_targets = max_targets
         self._max_buckets = max_buckets
         self._targets = 0
+
+    def use_files(self, files: Sequence[Baseline]) -> None:
+        """Take these for what files say, instead of those before."""
+        self._files = [(baseline.model, baseline.version, from_file(baseline)) for baseline in files]
 
     def __len__(self) -> int:
         return len(self._files) + sum(len(known) for known in self._wire.values())
@@ -206,6 +180,9 @@ def from_file(baseline: Baseline) -> Reference:
     for kind, summary in (("score", baseline.scores), ("prediction", baseline.predictions)):
         if summary is not None:
             targets[Target(kind)] = replace(_summary(summary), states=None)
+    for projection in baseline.projections:
+        known = replace(_summary(projection.summary), states=None, loadings=tuple(projection.largest()))
+        targets[Target("projection", projection.summary.name)] = known
     created = int(baseline.created_at.timestamp() * 1e9)
     return Reference(baseline.id, created, baseline.rows, targets)
 
@@ -214,7 +191,9 @@ def _summary(summary: Summary) -> ReferenceTarget:
     states = np.asarray(summary.states, np.int64)
     if isinstance(summary, NumericSummary):
         counts = np.asarray(summary.bucket_counts, np.int64)
-        return ReferenceTarget(bounds=tuple(summary.bounds.tolist()), counts=counts, states=states)
+        return ReferenceTarget(
+            bounds=tuple(summary.bounds.tolist()), counts=counts, quantiles=summary.quantiles, states=states
+        )
     if isinstance(summary, CategoricalSummary):
         named = {name: times for name, times in summary.categories.items() if times}
         other = {semconv.OTHER: summary.other} if summary.other else {}

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from otel_ml.baseline import Baseline
-from otel_ml.errors import BaselineError, ConfigurationError
 
 from .decode import DecodeLimits
 from .drift import Policy
 from .engine import Engine, Limits
+from .past import LEARN_ROWS
 from .points import PointBatch
 from .receiver import Consume, Receiver, ReceiverLimits
-from .settings import BaselineSources, MlDrift, OtlpReceiver
+from .settings import MlDrift, OtlpReceiver
 from .window import WindowSpec
 
-_LOG = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 _BASELINE_PREFIX = "ml.baseline."
 
 
-def engine(drift: MlDrift, *, started: int) -> Engine:
-    """The engine these settings ask for, at `started` (Unix nanoseconds).
-
-    Raises `ConfigurationError` that names every baseline file that cannot be used.
-    """
+def engine(drift: MlDrift, baselines: Sequence[Baseline] = (), *, started: int) -> Engine:
+    """The engine these settings ask for, at `started` (Unix nanoseconds), with the baselines of files."""
     limits = Limits(drift.limits.max_streams, drift.limits.max_groups, drift.limits.max_buckets)
-    files = baselines(drift.baseline)
-    return Engine(window_spec(drift), policy(drift), limits, baselines=files, started=started)
+    return Engine(
+        window_spec(drift),
+        policy(drift),
+        limits,
+        baselines=baselines,
+        past=drift.baseline.past(),
+        learn_rows=drift.baseline.learn_rows or LEARN_ROWS,
+        started=started,
+    )
 
 
 def window_spec(drift: MlDrift) -> WindowSpec:
@@ -45,7 +47,16 @@ def window_spec(drift: MlDrift) -> WindowSpec:
         refresh=drift.interval,
         fast_length=min(3600.0, window.length) if drift.fast.length is None else drift.fast.length,
         initial_max_age=window.initial_max_age,
+        rows=window.rows or 0,
+        history=_history(drift),
     )
+
+
+def _history(drift: MlDrift) -> float | None:
+    """Seconds of counts beyond the window that its baseline is made of; None: as long as the window."""
+    if drift.baseline.past() != "rolling":
+        return None
+    return 7 * drift.window.length if drift.baseline.span is None else drift.baseline.span
 
 
 def policy(drift: MlDrift) -> Policy:
@@ -59,33 +70,18 @@ def policy(drift: MlDrift) -> Policy:
         correction=drift.correction,
         min_rows=drift.window.min_rows,
         min_reference_rows=drift.min_reference_rows,
-        consecutive=(2 if tumbling else 1) if drift.consecutive is None else drift.consecutive,
+        consecutive=_consecutive(drift),
         fast_psi=drift.fast.psi,
         fast_p=drift.fast.p,
         statistics=drift.statistics,
     )
 
 
-def baselines(settings: BaselineSources) -> list[Baseline]:
-    """The baselines in files; `ConfigurationError` names every file that cannot be used."""
-    if settings.path is None:
-        return []
-    path = Path(settings.path)
-    files = sorted(path.glob("*.baseline.json")) if path.is_dir() else [path]
-    if not files:
-        _LOG.warning("%s has no *.baseline.json file", path)
-    tried = [_load(file) for file in files]
-    problems = [str(one) for one in tried if isinstance(one, BaselineError)]
-    if problems:
-        raise ConfigurationError("\n".join(problems))
-    return [one for one in tried if isinstance(one, Baseline)]
-
-
-def _load(file: Path) -> Baseline | BaselineError:
-    try:
-        return Baseline.load(file)
-    except BaselineError as error:
-        return error
+def _consecutive(drift: MlDrift) -> int:
+    # Compared with the window before it, a change shows in one window only.
+    if drift.baseline.past() == "previous":
+        return 1
+    return (2 if drift.window.type == "tumbling" else 1) if drift.consecutive is None else drift.consecutive
 
 
 def receiver(settings: OtlpReceiver, drift: MlDrift, consume: Consume) -> Receiver:

@@ -59,23 +59,23 @@ def psi_groups(reference: Counts) -> Groups:
     return groups
 
 
-def pooled_groups(reference: Counts, current: Counts) -> Groups:
+def pooled_groups(reference: Counts, current: Counts | Floats) -> Groups:
     """Groups in which both sides expect 5 rows or more when they do not differ, so that χ² holds.
 
     Cells are taken in falling order of a + c and added up until (a + c)·min(n, m)/(n + m) reaches 5; a
     leftover joins the last group.
     """
     both = reference + current
-    n, m = int(reference.sum()), int(current.sum())
+    n, m = float(reference.sum()), float(current.sum())
     need = 5 * (n + m) / min(n, m)
     groups = np.zeros(len(both), np.intp)
     order = np.argsort(-both, kind="stable")
-    group, total = 0, 0
+    group, total = 0, 0.0
     for i in order.tolist():
         groups[i] = group
-        total += int(both[i])
+        total += float(both[i])
         if total >= need:
-            group, total = group + 1, 0
+            group, total = group + 1, 0.0
     return np.minimum(groups, max(0, group - 1))
 
 
@@ -87,6 +87,28 @@ def category_groups(categories: tuple[str, ...]) -> tuple[Groups, tuple[str, ...
     return np.array(found, np.intp), names
 
 
+def without_selection(reference: Counts, names: tuple[str, ...]) -> Floats:
+    """Counts of categories less what naming the frequent ones overrates them by; that goes to the rest.
+
+    Those that are named just so are named because they happened to be frequent: about 0.6 √t rows each of
+    those within 2 √t of the smallest named count t, which fits simulated lists of 500 to 5,000 rows. Without
+    this `semconv.OTHER` gains share for ever. Nothing is moved when no row is left unnamed.
+    """
+    counts = reference.astype(np.float64)
+    if semconv.OTHER not in names:
+        return counts
+    other = names.index(semconv.OTHER)
+    named = (reference > 0) & (np.arange(len(names)) != other)
+    if not named.any() or not reference[other]:
+        return counts
+    step = float(np.sqrt(reference[named].min()))
+    near = named & (reference <= step**2 + 2 * step)
+    moved = min(0.6 * step, float(reference[other]) / np.count_nonzero(near))
+    counts[near] -= moved
+    counts[other] += moved * np.count_nonzero(near)
+    return counts
+
+
 def atoms(bounds: Floats) -> NDArray[np.bool_]:
     """Which of the len(bounds) + 1 cells hold one single value: those no wider than a step of float32."""
     marks = np.zeros(len(bounds) + 1, np.bool_)
@@ -94,6 +116,15 @@ def atoms(bounds: Floats) -> NDArray[np.bool_]:
         step = np.spacing(_as_float32(np.abs(bounds[:-1] / 2 + bounds[1:] / 2))).astype(np.float64)
         marks[1:-1] = np.diff(bounds) <= np.maximum(step * (1 + 1e-9), 2 * _SMALLEST_NORMAL_FLOAT32)
     return marks
+
+
+def single_values(bounds: Floats) -> Floats:
+    """(len(bounds) - 1,) the one value of each inner cell that `atoms` marks; of the others their middle."""
+    middle = bounds[:-1] / 2 + bounds[1:] / 2
+    value = _as_float32(middle).astype(np.float64)
+    return np.where(
+        atoms(bounds)[1:-1], np.where(np.abs(value) <= _SMALLEST_NORMAL_FLOAT32, 0.0, value), middle
+    )
 
 
 def _as_float32(values: Floats) -> NDArray[np.float32]:
@@ -106,9 +137,9 @@ def spread(reference: Counts, bounds: Floats) -> float | None:
 
     Read between the first and the last bound; None when all of them are 0, as for a constant.
     """
-    q01, q25, q75, q99 = (_quantile(reference, bounds, level) for level in (0.01, 0.25, 0.75, 0.99))
+    q01, q25, q75, q99 = (quantile(reference, bounds, level) for level in (0.01, 0.25, 0.75, 0.99))
     with np.errstate(over="ignore", invalid="ignore"):
-        widths = (q75 - q25, q99 - q01, _deviation(reference, bounds))
+        widths = (q75 - q25, q99 - q01, deviation(reference, bounds))
     return next((width for width in widths if 0 < width < inf), None)
 
 
@@ -120,17 +151,17 @@ def _edges(bounds: Floats) -> tuple[Floats, Floats]:
     return np.where(single, middle, lower), np.where(single, middle, upper)
 
 
-def _quantile(reference: Counts, bounds: Floats, level: float) -> float:
-    """Quantile of binned values, on a straight line inside its cell."""
+def quantile(counts: Counts | Floats, bounds: Floats, level: float) -> float:
+    """Quantile of binned values, on a straight line inside its cell; `level` is in (0, 1)."""
     lower, upper = _edges(bounds)
-    above = np.cumsum(reference)
+    above = np.cumsum(counts)
     rank = level * float(above[-1])
     i = int(np.searchsorted(above, rank))
-    inside = (rank - float(above[i] - reference[i])) / float(reference[i])
+    inside = (rank - float(above[i] - counts[i])) / float(counts[i])
     return float(lower[i] + (upper[i] - lower[i]) * inside)
 
 
-def _deviation(reference: Counts, bounds: Floats) -> float:
+def deviation(reference: Counts, bounds: Floats) -> float:
     """Standard deviation with the values of a cell in its middle, 0 when one cell holds them all."""
     lower, upper = _edges(bounds)
     middle = lower / 2 + upper / 2

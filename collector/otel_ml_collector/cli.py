@@ -79,11 +79,13 @@ def _config(path: str | None) -> Config:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from . import build
+    from .files import BaselineFiles
 
     if arguments.config is None:
         _say("validate needs the file to look at: otel-ml-collector validate --config FILE")
         return 2
-    build.engine(_config(arguments.config).drift, started=0)
+    drift = _config(arguments.config).drift
+    build.engine(drift, BaselineFiles(drift.baseline.path).read(), started=0)
     print(f"{arguments.config}: valid")
     return 0
 

@@ -18,6 +18,7 @@ from . import document
 from .document import Document, Path, Problem
 from .fields import Address, Section
 from .settings import (
+    PAST,
     TYPES,
     BaselineSources,
     Exporter,
@@ -237,6 +238,7 @@ def _conflicts(component: Section | None) -> Iterator[tuple[Path, str]]:
     elif isinstance(component, MlDrift):
         yield from _window_conflicts(component)
         yield from _baseline_conflicts(component.baseline)
+        yield from _past_conflicts(component)
     elif isinstance(component, Otlp | OtlpHttp):
         yield from _exporter_conflicts(component)
 
@@ -252,13 +254,25 @@ def _receiver_conflicts(receiver: OtlpReceiver) -> Iterator[tuple[Path, str]]:
 def _window_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
     window, fast = drift.window, drift.fast.length
     length = f"the length of the window, {window.length:g}s"
+    if (window.type == "count") != (window.rows is not None):
+        said = (
+            "is missing; say how many rows end a window"
+            if window.rows is None
+            else "goes with type: count only"
+        )
+        yield ("window", "rows"), said
     if window.steps() > window.length:
         yield ("window", "step"), f"must not be longer than {length}"
     elif window.type == "tumbling" and window.steps() != window.length:
         yield ("window", "step"), f"must be {length}, or left out; a window with steps has type: sliding"
     elif not window.multiple(window.length):
         yield ("window", "step"), f"must go a whole number of times into {length}"
-    if window.oldest() < window.length:
+    if window.max_age is not None and window.type in ("decayed", "count"):
+        yield (
+            ("window", "max_age"),
+            f"does not go with type: {window.type}, which does not grow; leave it out",
+        )
+    elif window.oldest() < window.length:
         yield ("window", "max_age"), f"must not be shorter than {length}"
     if fast is not None and fast > window.length:
         yield ("fast", "length"), f"must not be longer than {length}"
@@ -277,6 +291,21 @@ def _baseline_conflicts(baseline: BaselineSources) -> Iterator[tuple[Path, str]]
         yield (
             ("baseline", "sources"),
             "does not have file, so path would be ignored; write sources: [wire, file]",
+        )
+
+
+def _past_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
+    baseline = drift.baseline
+    made = [source for source in baseline.sources if source in PAST]
+    if len(made) > 1:
+        yield ("baseline", "sources"), f"has {' and '.join(made)}; one of these at most"
+    for key, source in (("span", "rolling"), ("learn_rows", "learned")):
+        if getattr(baseline, key) is not None and source not in made:
+            yield ("baseline", key), f"goes with {source} only; add it to sources, or leave {key} out"
+    if "previous" in made and drift.consecutive not in (None, 1):
+        yield (
+            ("consecutive",),
+            "must be 1 with the previous window as baseline: a change shows in one window only",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from queue import Full, Queue
 from typing import Literal, TextIO
@@ -74,7 +74,7 @@ def _of_evaluation(evaluation: Evaluation, verbosity: Verbosity, held: Collectio
         (target, _status(evaluation, target, held))
         for target in sorted(evaluation.targets, key=lambda one: (-one.status, one.target))
     ]
-    yield _headline(evaluation, [status for _, status in judged])
+    yield _headline(evaluation, judged)
     for target, status in judged:
         if verbosity == "detailed" or (verbosity == "normal" and target.status > 0):
             yield _row(target, status)
@@ -85,25 +85,35 @@ def _status(evaluation: Evaluation, target: TargetEvaluation, held: Collection[J
     return STATUSES[target.status] if known or target.status else "waiting"
 
 
-def _headline(evaluation: Evaluation, statuses: list[str]) -> str:
-    key = evaluation.model
+def _headline(evaluation: Evaluation, judged: Sequence[tuple[TargetEvaluation, str]]) -> str:
+    key, statuses = evaluation.model, [status for _, status in judged]
     counted = [f"{statuses.count(name)} {name}" for name in reversed(STATUSES) if name in statuses]
     if "waiting" in statuses:
-        reasons = {
-            t.reason for t, status in zip(evaluation.targets, statuses, strict=True) if status == "waiting"
-        }
+        reasons = {target.reason for target, status in judged if status == "waiting"}
         counted.append(f"{statuses.count('waiting')} waiting ({', '.join(sorted(reasons))})")
     where = "/".join(part for part in (key.service_namespace, key.service_name) if part)
     variant = f" [{key.variant or key.role}]" if key.variant or key.role != "live" else ""
     return (
         f"{key.model} {key.version}{variant}{f' in {where}' if where else ''}: "
         f"{_time(evaluation.window_start)} to {_time(evaluation.window_end)} UTC, {evaluation.rows} rows, "
-        f"{', '.join(counted) or 'nothing to compare'}"
+        f"{', '.join(counted) or 'nothing to compare'}{_activity(evaluation)}"
     )
+
+
+def _activity(evaluation: Evaluation) -> str:
+    """What is wrong with the rows of a model, for its headline."""
+    activity = evaluation.activity
+    if activity is None:
+        return ""
+    said = [activity.detail] if activity.status else []
+    said += [f"{target.name} is not sent any more" for target in activity.vanished]
+    return "".join(f"; {one}" for one in said)
 
 
 def _row(target: TargetEvaluation, status: str) -> str:
     name = f"{target.target.kind} {target.target.name}".strip()
+    if target.target.segment:
+        name += f" [{'='.join(target.target.segment)}]"
     numbers = "  ".join(f"{key} {target.statistics[key]:.3f}" for key in _SHOWN if key in target.statistics)
     parts = [f"  {status:<8} {name:<28}", f"{numbers:<21}", _both(target), target.detail or target.reason]
     return "  ".join(part for part in parts if part).rstrip()

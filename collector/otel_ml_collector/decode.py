@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError as ProtobufDecodeError
@@ -20,6 +20,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_ml import semconv
 
+from .layouts import Bounds
 from .points import CUMULATIVE, DELTA, Attributes, PointBatch, Series
 from .scan import LENGTH, VARINT, Budget, DecodeError, TooManyPoints, fields, message, messages
 from .wirepoints import (
@@ -28,6 +29,7 @@ from .wirepoints import (
     Unusable,
     WirePoint,
     attributes_of,
+    exponential_point,
     histogram_point,
     scalars,
     sum_point,
@@ -42,6 +44,7 @@ _MAX_POINT_IDENTITY_BYTES = 4 * 1024
 MAX_ATTRIBUTES = 128
 """Attributes of a resource, and of a point: OpenTelemetry's own limit for spans."""
 _MAX_CACHED_BYTES = 64 * 1024 * 1024
+_KINDS: tuple[Kind, ...] = ("sum", "histogram", "exponential_histogram")
 _DATA = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponential_histogram", 11: "summary"}
 
 
@@ -142,7 +145,8 @@ class Decoder:
         parsed = attributes_of(slot.kind, attributes)
         if len(parsed) > MAX_ATTRIBUTES:
             raise Unusable("too_many_attributes")
-        made = Series(slot.resource, slot.scope, slot.metric, parsed, slot.kind)
+        kind: Literal["sum", "histogram"] = "sum" if slot.kind == "sum" else "histogram"
+        made = Series(slot.resource, slot.scope, slot.metric, parsed, kind)
         found = slot.series[attributes] = self._series.setdefault(made, made)
         self._cached_bytes += 2 * len(attributes)
         return found
@@ -178,9 +182,9 @@ class _Columns:
     index: list[int] = field(default_factory=list)
     points: list[WirePoint] = field(default_factory=list)
     temporality: list[int] = field(default_factory=list)
-    bounds: list[tuple[float, ...]] = field(default_factory=list)
+    bounds: list[Bounds] = field(default_factory=list)
 
-    def add(self, series: Series, point: WirePoint, bounds: tuple[float, ...], temporality: int) -> None:
+    def add(self, series: Series, point: WirePoint, bounds: Bounds, temporality: int) -> None:
         position = self.positions.get(id(series))
         if position is None:
             position = self.positions[id(series)] = len(self.series)
@@ -259,14 +263,14 @@ class _Request:
             self._rejected["too_large"] += len(metric.spans)
         elif self._decoder.scope(scope) == semconv.DRIFT_SCOPE:
             self._ignored["own_output"] += len(metric.spans)
-        elif metric.shape not in ("sum", "histogram"):
+        elif metric.shape not in _KINDS:
             self._ignored[metric.shape] += len(metric.spans)
         elif metric.temporality not in (DELTA, CUMULATIVE):
             self._rejected["no_temporality"] += len(metric.spans)
         elif metric.shape == "sum" and not metric.monotonic:
             self._rejected["not_monotonic"] += len(metric.spans)
         else:
-            kind: Kind = "sum" if metric.shape == "sum" else "histogram"
+            kind = next(kind for kind in _KINDS if kind == metric.shape)
             try:
                 slot = self._decoder.slot(resource, scope, metric.name, kind)
             except Unusable as unusable:
@@ -275,19 +279,27 @@ class _Request:
                 self._points(slot, metric)
 
     def _points(self, slot: _Slot, metric: _Metric) -> None:
-        read = sum_point if slot.kind == "sum" else histogram_point
         for start, end in metric.spans:
             try:
                 if end - start > self._max_point_bytes:
                     raise Unusable("too_large")
-                point = read(metric.data, start, end, slot.series)
-                bounds = self._bounds(point) if slot.kind == "histogram" else ()
+                point, bounds = self._point(slot, metric.data, start, end)
                 series = slot.series.get(point.attributes) or self._decoder.series(slot, point.attributes)
             except Unusable as unusable:
                 counter = self._rejected if unusable.faulty else self._ignored
                 counter[unusable.reason] += 1
                 continue
             self._columns.add(series, point, bounds, metric.temporality)
+
+    def _point(self, slot: _Slot, data: bytes, start: int, end: int) -> tuple[WirePoint, Bounds]:
+        if slot.kind == "sum":
+            return sum_point(data, start, end, slot.series), ()
+        if slot.kind == "histogram":
+            point = histogram_point(data, start, end, slot.series)
+            return point, self._bounds(point)
+        point = exponential_point(data[start:end], self._limits.max_buckets)
+        assert point.layout is not None
+        return point, point.layout
 
     def _bounds(self, point: WirePoint) -> tuple[float, ...]:
         if len(point.values) != len(point.bounds) + 8:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal
 
 import numpy as np
@@ -20,9 +20,15 @@ from . import cells, statistics
 from .evaluation import Bins
 
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-OPTIONAL_STATISTICS = ("js", "hellinger", "wasserstein", "chi_square")
-"""What `Policy.statistics` may add; psi, psi.excess, ks and ks.upper are always computed."""
+OPTIONAL_STATISTICS = (
+    "js", "hellinger", "total_variation", "wasserstein", "mean_shift", "quantile_shift", "distinct", "chi_square",
+)  # fmt: skip
+"""What `Policy.statistics` may add; psi, psi.excess, ks, ks.upper and design_effect are always computed."""
+
+QUANTILES = (0.05, 0.5, 0.95)
+"""Levels of quantile_shift."""
 
 SPIKE_GAIN = 0.05
 """The share that one fine cell must gain to count as a spike."""
@@ -83,10 +89,10 @@ class DriftResult:
     """False when only states are known: there is no distribution to judge."""
     phi: float
     """Design effect of the window, ≥ 1."""
-    effective_rows: float
-    """m / φ."""
+    phi_at_least: float
+    """φ is not below this, with 95 % confidence: what too few rows are told by."""
     statistics: Mapping[str, float]
-    """psi, psi.excess, ks, ks.upper, …: only those that could be computed."""
+    """psi, psi.excess, ks, ks.upper, quantile_shift@0.5, …: only those that could be computed."""
     p_value: float | None
     """Of the distributions, before correction; None when there was nothing to test."""
     state_shares: Mapping[str, float]
@@ -104,6 +110,10 @@ class DriftResult:
     """B: cells psi.excess was computed on."""
     s: float
     """1/n + φ/m; 0 when a side is empty."""
+    foreign_bounds: bool = False
+    """True when the reference had to be evaluated between its bounds."""
+    cusum_step: float | None = None
+    """What this window adds to the cumulative sum, see `statistics.cusum_step`; None without a test."""
 
 
 def align(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[tuple[str, ...], Counts, Counts]:
@@ -137,7 +147,7 @@ def compare(reference: Side, current: Side, policy: Policy) -> DriftResult:
         values=m,
         has_cells=len(counted.reference) > 0,
         phi=found.phi,
-        effective_rows=m / found.phi,
+        phi_at_least=found.phi_at_least,
         statistics={key: value for key, value in found.statistics.items() if isfinite(value)},
         p_value=found.p_value,
         state_shares=states.shares(states.current),
@@ -148,6 +158,7 @@ def compare(reference: Side, current: Side, policy: Policy) -> DriftResult:
         bins=found.bins,
         psi_cells=found.psi_cells,
         s=found.s,
+        cusum_step=found.cusum_step,
     )
 
 
@@ -183,6 +194,12 @@ class _Counted:
         a, c = (cells.regroup(side.counts, groups) for side in (reference, current))
         return cls(a, c, panes, None, names)
 
+    def expected(self) -> Floats:
+        """Counts of the reference as the next sample of its rows is expected to have them."""
+        if self.bounds is not None:
+            return self.reference.astype(np.float64)
+        return cells.without_selection(self.reference, self.names)
+
     def labels(self, groups: cells.Groups) -> tuple[str, ...]:
         """Names of groups of cells: ranges of numbers, or the categories one by one."""
         if self.bounds is not None:
@@ -198,12 +215,14 @@ class _Distribution:
     """What the cells of a target say; the defaults are those of a side without rows."""
 
     phi: float = 1.0
+    phi_at_least: float = 1.0
     statistics: Mapping[str, float] = field(default_factory=dict)
     p_value: float | None = None
     spike: tuple[str, float] | None = None
     bins: Bins | None = None
     psi_cells: int = 0
     s: float = 0.0
+    cusum_step: float | None = None
 
 
 def _distribution(counted: _Counted, policy: Policy) -> _Distribution:
@@ -212,23 +231,31 @@ def _distribution(counted: _Counted, policy: Policy) -> _Distribution:
     test = _on_test_cells(counted)
     groups = cells.psi_groups(a)
     deciles = cells.regroup(a, groups), cells.regroup(c, groups)
-    pooled_groups = cells.pooled_groups(*deciles)
-    pooled = cells.regroup(deciles[0], pooled_groups), cells.regroup(deciles[1], pooled_groups)
+    pooled = _pooled(*deciles, test.effect.phi)
     numbers = {
         "psi": statistics.psi(*deciles),
-        "psi.excess": statistics.psi_excess(*pooled, phi=test.effect.phi),
+        "psi.excess": statistics.psi_excess(*pooled),
         **_of_order(counted),
+        "design_effect": test.effect.phi,
         **_optional(counted, deciles, test.statistic, policy),
     }
     return _Distribution(
         phi=test.effect.phi,
+        phi_at_least=test.effect.at_least,
         statistics=numbers,
-        p_value=_combined_p(test, numbers.get("ks"), n, m),
+        p_value=_combined_p(test, counted),
         spike=_spike(counted),
         bins=Bins(counted.labels(groups), deciles[0] / n, deciles[1] / m),
         psi_cells=len(pooled[0]),
         s=1 / n + test.effect.phi / m,
+        cusum_step=test.cusum_step,
     )
+
+
+def _pooled(a: Counts, c: Counts, phi: float) -> tuple[Counts, Floats]:
+    """Both sides on cells in which χ² holds, the window's rows as what they are worth: c/φ."""
+    groups = cells.pooled_groups(a, c / phi)
+    return cells.regroup(a, groups), cells.regroup(c, groups) / phi
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,25 +265,35 @@ class _Test:
     statistic: float
     cells: int
     effect: statistics.DesignEffect
+    cusum_step: float | None
 
 
 def _on_test_cells(counted: _Counted) -> _Test:
     groups = cells.pooled_groups(counted.reference, counted.current)
-    a, c = cells.regroup(counted.reference, groups), cells.regroup(counted.current, groups)
     effect = statistics.DesignEffect()
-    if counted.panes is not None and len(a) > 1:
+    if counted.panes is not None and groups.any():
         effect = statistics.design_effect(cells.regroup(counted.panes, groups))
-    return _Test(statistics.chi_square(a, c), len(a), effect)
+    a, c = _pooled(counted.reference, counted.current, effect.phi)
+    # Noise of φ, which is never below 1, would eat up what a small shift adds in every window.
+    sure = c * (effect.phi / effect.at_least)
+    step = statistics.cusum_step(a, sure) if len(a) > 1 else None
+    return _Test(statistics.chi_square(a, c), len(a), effect, step)
 
 
-def _combined_p(test: _Test, ks: float | None, n: int, m: int) -> float | None:
-    """The smaller of the p-values of X² and KS, times their number; None when neither can be had."""
-    found = []
+def _combined_p(test: _Test, counted: _Counted) -> float | None:
+    """The smallest of the p-values, times their number; None when all rows lie in one cell.
+
+    X² sees every change a little, the rank sum (numbers only) a shift and the largest gain a spike at once.
+    """
+    sides = counted.reference, counted.current
+    if np.count_nonzero(sides[0] + sides[1]) < 2:
+        return None
+    found = [statistics.largest_gain_p(counted.expected(), counted.current, effect=test.effect)]
     if test.cells > 1:
-        found.append(statistics.chi_square_p(test.statistic, test.cells, n=n, m=m, effect=test.effect))
-    if ks is not None and (ks > 0 or found):
-        found.append(statistics.ks_p(ks, n=n, m=m / test.effect.phi))
-    return min(1.0, len(found) * min(found)) if found else None
+        found.append(statistics.chi_square_p(test.statistic, test.cells, spread=test.effect.spread))
+    if counted.bounds is not None:
+        found.append(statistics.rank_sum_p(*sides, effect=test.effect))
+    return min(1.0, len(found) * min(found))
 
 
 def _of_order(counted: _Counted) -> dict[str, float]:
@@ -273,29 +310,41 @@ def _of_order(counted: _Counted) -> dict[str, float]:
 def _optional(
     counted: _Counted, deciles: tuple[Counts, Counts], chi_square: float, policy: Policy
 ) -> dict[str, float]:
-    numbers = {}
-    if "js" in policy.statistics:
-        numbers["js"] = statistics.js(*deciles)
-    if "hellinger" in policy.statistics:
-        numbers["hellinger"] = statistics.hellinger(*deciles)
-    if "chi_square" in policy.statistics:
-        numbers["chi_square"] = chi_square
+    numbers = {
+        "js": statistics.js(*deciles),
+        "hellinger": statistics.hellinger(*deciles),
+        "total_variation": statistics.total_variation(*deciles),
+        "chi_square": chi_square,
+        **_of_values(counted, policy),
+    }
+    if counted.bounds is None:
+        numbers["distinct"] = statistics.distinct(counted.current)
+    return {name: value for name, value in numbers.items() if name.partition("@")[0] in policy.statistics}
+
+
+def _of_values(counted: _Counted, policy: Policy) -> dict[str, float]:
+    """Statistics in the unit of the values: how far they went."""
     bounds = counted.bounds
-    if "wasserstein" in policy.statistics and bounds is not None and len(bounds) > 1:
-        scale = cells.spread(counted.reference, bounds)
-        if scale is not None:
-            distance = statistics.wasserstein(counted.reference, counted.current, bounds, scale)
-            numbers["wasserstein"] = distance
+    wanted = {"wasserstein", "mean_shift", "quantile_shift"} & set(policy.statistics)
+    if bounds is None or len(bounds) < 2 or not wanted:
+        return {}
+    sides = counted.reference, counted.current
+    numbers = {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread, sigma = cells.spread(counted.reference, bounds), cells.deviation(counted.reference, bounds)
+        if spread is not None:
+            numbers["wasserstein"] = statistics.wasserstein(*sides, bounds, spread)
+        if 0 < sigma < inf:
+            numbers["mean_shift"] = statistics.mean_shift(*sides, bounds, sigma)
+            for level in QUANTILES:
+                shift = statistics.quantile_shift(*sides, bounds, sigma, level=level)
+                numbers[f"quantile_shift@{level:g}"] = shift
     return numbers
 
 
 def _spike(counted: _Counted) -> tuple[str, float] | None:
-    a, c = counted.reference, counted.current
-    gains = c / c.sum() - a / a.sum()
-    cell = int(np.argmax(gains))
-    if gains[cell] < SPIKE_GAIN:
-        return None
-    return counted.labels(np.arange(len(a)))[cell], float(gains[cell])
+    cell, gain = statistics.largest_gain(counted.expected(), counted.current)
+    return (counted.labels(np.arange(len(counted.current)))[cell], gain) if gain >= SPIKE_GAIN else None
 
 
 @dataclass(frozen=True, slots=True)

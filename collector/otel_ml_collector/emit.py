@@ -17,7 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from otel_ml import semconv
 from otel_ml.semconv import Metric
 
-from .evaluation import Evaluation, ModelKey, Target, TargetEvaluation
+from .evaluation import Activity, Evaluation, ModelKey, Target, TargetEvaluation
 
 _STATISTICS = {
     metric.name.removeprefix("ml.drift."): metric
@@ -30,6 +30,12 @@ _STATISTICS = {
         semconv.DRIFT_HELLINGER,
         semconv.DRIFT_WASSERSTEIN,
         semconv.DRIFT_CHI_SQUARE,
+        semconv.DRIFT_TOTAL_VARIATION,
+        semconv.DRIFT_MEAN_SHIFT,
+        semconv.DRIFT_QUANTILE_SHIFT,
+        semconv.DRIFT_DISTINCT,
+        semconv.DRIFT_DESIGN_EFFECT,
+        semconv.DRIFT_CUSUM,
     )
 }
 _LEVELS = semconv.STATUSES[1:]
@@ -99,11 +105,37 @@ def _of_evaluation(
         for target in evaluation.targets
         if target.evaluated or (evaluation.model, evaluation.window_name, target.target) in held
     }
+    whole = [status for target, status in statuses.items() if not target.segment]
     for status, name in enumerate(semconv.STATUSES):
-        count = sum(status == one for one in statuses.values())
+        count = sum(status == one for one in whole)
         yield Sample(semconv.DRIFT_FEATURES, {**attributes, semconv.DRIFT_STATUS_NAME: name}, count)
+    if evaluation.activity is not None:
+        yield from _of_activity(evaluation, evaluation.activity, attributes, now)
     for target in evaluation.targets:
         yield from _of_target(target, attributes, statuses.get(target.target))
+
+
+def _of_activity(
+    evaluation: Evaluation, activity: Activity, attributes: dict[str, str], now: int
+) -> Iterator[Sample]:
+    yield Sample(semconv.ACTIVITY_STATUS, attributes, activity.status)
+    yield Sample(semconv.ACTIVITY_REASON, {**attributes, semconv.DRIFT_REASON_CODE: activity.reason}, 1)
+    since = max(0.0, (now - evaluation.window_end) / 1e9)
+    yield Sample(semconv.ACTIVITY_AGE, attributes, activity.age + since)
+    yield Sample(semconv.ACTIVITY_ROWS, attributes, activity.rows)
+    if activity.usual is not None:
+        yield Sample(semconv.ACTIVITY_ROWS_USUAL, attributes, activity.usual)
+    for one in evaluation.targets:
+        if one.target.kind == "feature" and not one.target.segment:
+            named = {**attributes, **_of_name(one.target)}
+            yield Sample(semconv.ACTIVITY_VANISHED, named, one.target in activity.vanished)
+
+
+def _of_name(target: Target) -> dict[str, str]:
+    named = {semconv.DRIFT_TARGET: target.kind}
+    if target.name:
+        named[semconv.FEATURE_NAME] = target.name
+    return named
 
 
 def _of_baseline(evaluation: Evaluation, attributes: dict[str, str], now: int) -> Iterator[Sample]:
@@ -123,9 +155,10 @@ def _of_policy(policy: Thresholds, attributes: dict[str, str]) -> Iterator[Sampl
 
 
 def _of_target(target: TargetEvaluation, identity: dict[str, str], status: int | None) -> Iterator[Sample]:
-    attributes = {**identity, semconv.DRIFT_TARGET: target.target.kind}
-    if target.target.name:
-        attributes[semconv.FEATURE_NAME] = target.target.name
+    attributes = {**identity, **_of_name(target.target)}
+    if target.target.segment:
+        key, segment = target.target.segment
+        attributes[semconv.SEGMENT_PREFIX + key] = segment
     yield Sample(semconv.DRIFT_WINDOW_ROWS, attributes, target.rows)
     yield Sample(semconv.DRIFT_EVALUATED, attributes, target.evaluated)
     if status is not None:
@@ -135,8 +168,10 @@ def _of_target(target: TargetEvaluation, identity: dict[str, str], status: int |
     if target.p_value is not None:
         yield Sample(semconv.DRIFT_P_VALUE, attributes, target.p_value)
     for name, value in target.statistics.items():
-        if name in _STATISTICS:
-            yield Sample(_STATISTICS[name], attributes, value)
+        statistic, _, level = name.partition("@")
+        if statistic in _STATISTICS:
+            labels = {semconv.DRIFT_QUANTILE: level} if level else {}
+            yield Sample(_STATISTICS[statistic], {**attributes, **labels}, value)
     yield from _by_state(semconv.DRIFT_STATE_SHARE, target.state_shares, attributes)
     yield from _by_state(semconv.DRIFT_STATE_EFFECT, target.state_effects, attributes)
     if status:

@@ -28,6 +28,8 @@ class Target:
 
     kind: str
     name: str = ""
+    segment: tuple[str, ...] = ()
+    """Key and value of the segment its rows are of; empty for all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class TargetEvaluation:
     status: int
     """Index into `semconv.STATUSES`; the last held one when not evaluated."""
     reason: str
-    """A short code: ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, fast (the short
-    window raised it), state:<state>, held; or why there is no comparison: no_baseline, bounds_differ, error."""
+    """A short code: ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, slow, fast (the
+    short window raised it), state:<state>, held; or why there is no comparison: no_baseline, bounds_differ,
+    other_direction, error; or why there is no verdict on a projection: features_drift."""
     detail: str
     """The reason in words, for people."""
     statistics: Mapping[str, float]
@@ -63,6 +66,32 @@ class TargetEvaluation:
     state_effects: Mapping[str, float]
     """Cohen's h of each state against the baseline."""
     bins: Bins | None
+    foreign_bounds: bool = False
+    """True when it was counted on bounds that do not nest with the reference's, so that its numbers are close and
+    not exact. Without drift PSI is within 0.002 and KS within 0.003 where the baseline's file, and so its
+    quantiles, is known (2,000 training rows or more). From the wire both are within 0.007 where values lie close
+    together, and off by up to the share of a cell, 0.05, at an edge in a gap of the baseline. With drift PSI is as
+    uncertain as the shares it divides by: of 0.25 by about 0.03."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Whether the rows of a model keep coming as they use to."""
+
+    age: float
+    """Seconds since its newest row."""
+    rows: int
+    """Rows of the last full hour."""
+    usual: float | None
+    """Rows that are usual then; None while that is not known."""
+    status: int
+    """Index into `semconv.STATUSES`."""
+    reason: str
+    """ok, no_history, silent, volume_low, volume_high."""
+    detail: str
+    """The reason in words, for people."""
+    vanished: tuple[Target, ...]
+    """Features that are not sent any more, while the model has rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +112,5 @@ class Evaluation:
     """Unix nanoseconds."""
     baseline_rows: int
     targets: tuple[TargetEvaluation, ...]
+    activity: Activity | None = None
+    """None when the service does not count the rows of the model."""

@@ -1,13 +1,14 @@
 """Where increments go: series are resolved to models and targets, and these own cells of the panes.
 
-A group is one target of one monitored model. Senders of the same service, environment, model, version,
-variant and role add up in it; attributes that are no part of that, such as segments, are summed over.
+A group is one target of one monitored model, in one segment or over all rows. Senders of the same service,
+environment, model, version, variant and role add up in it. What a series counts is counted once over all
+segments, and once more for each segment it is of; other attributes are summed over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,13 +17,21 @@ from numpy.typing import NDArray
 from otel_ml import semconv
 
 from .evaluation import Evaluation, ModelKey, Target
+from .layouts import Bounds, Exponential
 from .points import Series
+from .reference import ReferenceTarget
 from .streams import ragged
-from .verdict import Held
+from .verdict import Held, Slow
 
 Part = Literal["histogram", "category", "state", "rows"]
 
 NO_ROOM = -1
+EXPONENTIAL_CELLS = 192
+"""Cells of an exponential histogram of a target: 160 buckets, as SDKs send them at most for one sign, and some."""
+MAX_SEGMENT_KEYS = 4
+"""Segments that one series can be of; further ones, by name, are summed over."""
+MAX_SEGMENTS = 100
+"""Segments of a model; those that come after are counted over all rows only."""
 CELLS = 64
 """Cells there is room for, times the groups there may be: buckets and states of two baselines at once."""
 
@@ -61,6 +70,24 @@ _REFERENCE: Mapping[str, tuple[Part, str]] = {
 }
 
 
+def segments(destination: Destination, series: Series) -> list[Destination]:
+    """What a series counts besides: the same target in each segment that its attributes name."""
+    if destination.target is None or destination.reference:
+        return []
+    return [
+        replace(destination, target=replace(destination.target, segment=segment))
+        for segment in _segments(series)[:MAX_SEGMENT_KEYS]
+    ]
+
+
+def _segments(series: Series) -> list[tuple[str, str]]:
+    return [
+        (key.removeprefix(semconv.SEGMENT_PREFIX), _text(value))
+        for key, value in series.attributes
+        if key.startswith(semconv.SEGMENT_PREFIX)
+    ]
+
+
 def resolve(series: Series) -> Destination | None:
     """What a series counts; None when it is none of ours or lacks what it needs."""
     attributes = {key: _text(value) for key, value in series.attributes}
@@ -71,6 +98,8 @@ def resolve(series: Series) -> Destination | None:
         kind = attributes.get(semconv.DRIFT_TARGET, "")
     elif series.metric in _CURRENT:
         part, kind, name_key = _CURRENT[series.metric]
+        if part == "histogram" and attributes.get(semconv.DRIFT_TARGET) == "projection":
+            kind = "projection"
     else:
         return None
     reference = series.metric in _REFERENCE
@@ -78,6 +107,11 @@ def resolve(series: Series) -> Destination | None:
     name = attributes.get(name_key, "")
     if not _valid(series, part, target, name):
         return None
+    if reference and target is not None:
+        cut = _segments(series)
+        if len(cut) > 1:
+            return None  # what it would be compared with is counted by one key at a time
+        target = replace(target, segment=cut[0] if cut else ())
     model = _model(series, attributes, bare=reference)
     return Destination(model, target, part, name, attributes.get(semconv.BASELINE_ID, ""), reference)
 
@@ -85,7 +119,7 @@ def resolve(series: Series) -> Destination | None:
 def _target(kind: str, attributes: Mapping[str, str]) -> Target | None:
     if kind not in semconv.TARGETS:
         return None
-    if kind != "feature":
+    if kind not in ("feature", "projection"):
         return Target(kind, attributes.get(semconv.FEATURE_NAME, ""))
     name = attributes.get(semconv.FEATURE_NAME)
     return Target(kind, name) if name is not None else None
@@ -123,11 +157,30 @@ class Slot:
 
 
 @dataclass(slots=True)
+class Exponentials:
+    """The cells of all exponential histograms of a target: one scale that holds them all."""
+
+    slot: Slot
+    layout: Exponential
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Buckets that changed, and their first cell."""
+
+    first: int
+    before: Exponential
+    after: Exponential
+
+
+@dataclass(slots=True)
 class Group:
     """The cells of one target of one model."""
 
     histograms: dict[tuple[float, ...], Slot] = field(default_factory=dict)
     """By bounds: baselines that follow one another may differ in them."""
+    exponentials: dict[float, Exponentials] = field(default_factory=dict)
+    """By zero threshold."""
     categories: dict[str, Slot] = field(default_factory=dict)
     states: Slot | None = None
     last: int = 0
@@ -135,12 +188,22 @@ class Group:
 
     def slots(self) -> Iterator[Slot]:
         yield from self.histograms.values()
+        yield from (exponentials.slot for exponentials in self.exponentials.values())
         yield from self.categories.values()
         if self.states is not None:
             yield self.states
 
-    def place(self, destination: Destination, bounds: tuple[float, ...]) -> Slot | None:
+    def layouts(self) -> Iterator[tuple[Bounds, Slot]]:
+        """Bounds of every histogram, and the cells that are in use for them."""
+        yield from self.histograms.items()
+        for exponentials in self.exponentials.values():
+            yield exponentials.layout, exponentials.slot
+
+    def place(self, destination: Destination, bounds: Bounds) -> Slot | None:
         """Where a series counts in this group, if there is a place already."""
+        if isinstance(bounds, Exponential):
+            found = self.exponentials.get(bounds.zero_threshold)
+            return found.slot if found else None
         if destination.part == "histogram":
             return self.histograms.get(bounds)
         if destination.part == "category":
@@ -164,7 +227,25 @@ class Monitored:
     baselines: dict[str, int] = field(default_factory=dict)
     """Ids that the data named, with the time of the newest increment."""
     held: dict[Target, Held] = field(default_factory=dict)
+    slow: dict[Target, Slow] = field(default_factory=dict)
     latest: Evaluation | None = None
+    kept: dict[Target, tuple[int, ReferenceTarget | None]] = field(default_factory=dict)
+    """References made of its own past, with the start of the window they were made for."""
+    drifting: dict[Target, int] = field(default_factory=dict)
+    """When targets that drift, or did, were last seen drifting, Unix ns."""
+    closed: int = 0
+    """End of its last window by count, Unix ns."""
+    hours: dict[int, int] = field(default_factory=dict)
+    """Rows by hour since the epoch, those that the model itself reported."""
+
+    def segments(self) -> set[tuple[str, ...]]:
+        """Segments that it has targets of."""
+        return {target.segment for target in self.groups if target.segment}
+
+    def admits(self, segment: tuple[str, ...]) -> bool:
+        """Whether there is room for a target of this segment, () being all rows."""
+        known = self.segments() if segment else set()
+        return segment in known or len(known) < MAX_SEGMENTS
 
     def slots(self) -> Iterator[Slot]:
         for group in self.groups.values():
@@ -209,14 +290,14 @@ class Groups:
     def __len__(self) -> int:
         return self._count
 
-    def place(self, destination: Destination, bounds: tuple[float, ...], length: int) -> int:
+    def place(self, destination: Destination, bounds: Bounds, length: int) -> int:
         """First cell that a series counts in, made if need be; `NO_ROOM` when a limit forbids it."""
         model = self.models.get(destination.model)
         if destination.target is None:
             return self._rows(destination.model)
         group = model.groups.get(destination.target) if model else None
         slot = group.place(destination, bounds) if group else None
-        if slot is None:
+        if slot is None and not isinstance(bounds, Exponential):
             slot = self._make(destination, bounds, length)
         if slot is None:
             return NO_ROOM
@@ -236,31 +317,58 @@ class Groups:
             model = self.models[key] = Monitored(key)
         return model
 
-    def _make(self, destination: Destination, bounds: tuple[float, ...], length: int) -> Slot | None:
-        model = self._model(destination.model)
-        assert destination.target is not None
+    def widen(self, destination: Destination, sent: Exponential) -> Moved | None:
+        """Let the exponential histogram of a target hold `sent`; what that moves in its cells."""
+        group = self._group(destination)
+        if group is None:
+            return None
+        found = group.exponentials.get(sent.zero_threshold)
+        if found is not None:
+            before, found.layout = found.layout, found.layout.together(sent, EXPONENTIAL_CELLS)
+            return None if before == found.layout else Moved(found.slot.offset, before, found.layout)
+        slot = self._room(group, EXPONENTIAL_CELLS)
+        if slot is not None:
+            layout = sent.within(EXPONENTIAL_CELLS)
+            group.exponentials[sent.zero_threshold] = Exponentials(slot, layout)
+        return None
+
+    def exponentials(self, destination: Destination, sent: Exponential) -> Exponentials | None:
+        """Where exponential histograms of a target like this one are counted, if there is a place already."""
+        model = self.models.get(destination.model)
+        group = model.groups.get(destination.target) if model and destination.target else None
+        return group.exponentials.get(sent.zero_threshold) if group else None
+
+    def _group(self, destination: Destination) -> Group | None:
+        """The group of a destination, made if there is room."""
+        model, target = self._model(destination.model), destination.target
+        assert target is not None
         if model is None:
             return None
-        group = model.groups.get(destination.target)
-        if group is None:
-            if self._count >= self._max_groups:
-                return None
-            group = model.groups[destination.target] = Group()
+        group = model.groups.get(target)
+        if group is None and self._count < self._max_groups and model.admits(target.segment):
+            group = model.groups[target] = Group()
             self._count += 1
+        return group
+
+    def _make(self, destination: Destination, bounds: tuple[float, ...], length: int) -> Slot | None:
+        group = self._group(destination)
+        if group is None:
+            return None
         if destination.part == "state":
             group.states = self._allocate(len(semconv.STATES))
             return group.states
-        # Twice: two baselines of one version may be served at the same time, and states need a place, too.
-        if group.size() + length > 2 * self._max_buckets + len(semconv.STATES):
-            return None
-        if self._cells + length > self._max_cells:
-            return None
-        slot = self._allocate(length)
-        if destination.part == "histogram":
+        slot = self._room(group, length)
+        if slot is not None and destination.part == "histogram":
             group.histograms[bounds] = slot
-        else:
+        elif slot is not None:
             group.categories[destination.name] = slot
         return slot
+
+    def _room(self, group: Group, length: int) -> Slot | None:
+        # Twice: two baselines of one version may be served at the same time, and states need a place, too.
+        if group.size() + length > max(2 * self._max_buckets, EXPONENTIAL_CELLS) + len(semconv.STATES):
+            return None
+        return self._allocate(length) if self._cells + length <= self._max_cells else None
 
     def _allocate(self, length: int) -> Slot:
         slot = Slot(self._cells, length)
@@ -286,7 +394,8 @@ class Groups:
         ]
         for model, target in idle:
             del model.groups[target]
-            model.held.pop(target, None)
+            for held in (model.held, model.slow, model.kept, model.drifting):
+                held.pop(target, None)
             self._count -= 1
         for model in self.models.values():
             model.baselines = {name: time for name, time in model.baselines.items() if time >= before}

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .layouts import Bounds
+
 DELTA = 1
 CUMULATIVE = 2
 
@@ -49,8 +51,8 @@ class PointBatch:
     values: NDArray[np.int64]
     """Bucket counts of histogram points, the one value of sum points (all our sums are integers)."""
     offsets: NDArray[np.int64]
-    bounds: tuple[tuple[float, ...], ...]
-    """One entry a point: explicit bounds of a histogram point, () for a sum."""
+    bounds: tuple[Bounds, ...]
+    """One entry a point: the bounds of a histogram point, () for a sum."""
 
     def __len__(self) -> int:
         return len(self.index)

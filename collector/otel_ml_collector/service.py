@@ -33,6 +33,7 @@ from .emit import Judged, Sample
 from .evaluation import Evaluation
 from .exporter import OtlpExporter
 from .fields import Address, written
+from .files import BaselineFiles
 from .health import HealthEndpoint
 from .points import PointBatch
 from .queue import Item
@@ -76,7 +77,8 @@ class Service:
         drift = config.drift
         self._config, self._clock = config, clock
         self._policy, self._window = build.policy(drift), build.window_spec(drift)
-        self._engine = build.engine(drift, started=clock())
+        self._files = BaselineFiles(drift.baseline.path)
+        self._engine = build.engine(drift, self._files.read(), started=clock())
         self._wire = "wire" in drift.baseline.sources
         self._resource = {
             semconv.SERVICE_NAME: "otel-ml-collector",
@@ -203,10 +205,19 @@ class Service:
         """Advance the engine to now, and export when it has something new or it is time."""
         now = self._clock()
         due = now - self._exported >= round(self._window.refresh * _S)
+        if due:
+            await self._renew_baselines()
         if await self._advance(now) or due:
             await self._send(now)
         with self._guarded("telemetry"):
             self._refresh_own()
+
+    async def _renew_baselines(self) -> None:
+        with self._guarded("baselines"):
+            # In a thread: a large file must not hold up the receivers.
+            renewed = await asyncio.to_thread(self._files.renew)
+            if renewed is not None:
+                self._engine.use_files(renewed)
 
     async def _last_tick(self) -> None:
         """Evaluate and export all that was received: nothing will come any more that is worth waiting for."""
@@ -325,4 +336,8 @@ def _at(asked: Address, port: int | None) -> Address:
 def _window_in_words(window: WindowSpec) -> str:
     if window.type == "tumbling":
         return f"tumbling windows of {written(window.length)}"
+    if window.type == "count":
+        return f"windows of {window.rows:,} rows, at most {written(window.length)} long"
+    if window.type == "decayed":
+        return f"all rows, weighing half as much after {written(window.length)}"
     return f"a window of {written(window.length)} that slides by {written(window.step)}"

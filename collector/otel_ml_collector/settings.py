@@ -58,21 +58,26 @@ class OtlpReceiver(Section):
 
 
 class Window(Section):
-    type: Literal["sliding", "tumbling"] = "sliding"
+    type: Literal["sliding", "tumbling", "decayed", "count"] = "sliding"
     length: PositiveDuration = 24 * 3600.0
+    """Of a decayed window the time after which a row weighs half; of one by count the longest."""
+    rows: Count | None = None
+    """Of a window by count, and only of one."""
     step: PositiveDuration | None = None
-    """None: an hour when sliding (or the length, when that is shorter); the length when tumbling."""
+    """None: an hour (or the length, when that is shorter); ten minutes by count; the length when tumbling."""
     lateness: Duration = 120.0
     min_rows: Count = 200
     max_age: PositiveDuration | None = None
-    """None: three times the length."""
+    """None: three times the length. Only sliding and tumbling windows grow."""
     initial_max_age: Duration = 600.0
 
     def steps(self) -> float:
         """Seconds between two ends of the window."""
         if self.step is not None:
             return self.step
-        return self.length if self.type == "tumbling" else min(3600.0, self.length)
+        if self.type == "tumbling":
+            return self.length
+        return min(600.0 if self.type == "count" else 3600.0, self.length)
 
     def oldest(self) -> float:
         """Seconds to which a window with too few rows may grow backwards."""
@@ -96,12 +101,25 @@ class Fast(Section):
     p: Probability = 1e-6
 
 
-Source = Literal["wire", "file"]
+Source = Literal["wire", "file", "previous", "rolling", "seasonal", "learned"]
+PAST = ("previous", "rolling", "seasonal", "learned")
+"""Sources that the collector makes itself of what it counted before."""
 
 
 class BaselineSources(Section):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("wire",)
     path: str | None = None
+    span: PositiveDuration | None = None
+    """Of a rolling baseline; None: seven times the length of the window."""
+    learn_rows: Count | None = None
+    """Of a learned baseline; None: 5000."""
+
+    def past(self) -> Literal["previous", "rolling", "seasonal", "learned"] | None:
+        """The source that is made of the past, if there is one."""
+        for source in self.sources:
+            if source != "wire" and source != "file":
+                return source
+        return None
 
 
 class EngineLimits(Section):
@@ -111,7 +129,10 @@ class EngineLimits(Section):
     max_data_points_per_request: Count = 200_000
 
 
-Statistic = Literal["psi", "ks", "js", "hellinger", "wasserstein", "chi_square"]
+Statistic = Literal[
+    "psi", "ks", "js", "hellinger", "total_variation", "wasserstein", "mean_shift", "quantile_shift",
+    "distinct", "chi_square",
+]  # fmt: skip
 
 
 class MlDrift(Section):
@@ -124,7 +145,7 @@ class MlDrift(Section):
     """None: 0.001 for sliding windows, 0.01 for tumbling ones."""
     correction: Literal["bh", "bonferroni", "none"] = "bh"
     consecutive: Annotated[int, Field(ge=1, le=100)] | None = None
-    """None: 1 for sliding windows, 2 for tumbling ones."""
+    """None: 2 for tumbling windows, 1 for others and where the previous window is the baseline."""
     fast: Fast = Fast()
     baseline: BaselineSources = BaselineSources()
     limits: EngineLimits = EngineLimits()

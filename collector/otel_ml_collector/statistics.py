@@ -6,11 +6,12 @@ q = c/m, F and G the cumulative shares. Cells are taken as given; `cells` forms 
 
 References
 [1] Yurdakul, Naranjo (2020), Statistical properties of the population stability index, J. Risk Model Valid.
-[2] Stephens (1970), Use of the Kolmogorov-Smirnov … statistics without extensive tables, JRSS B 32.
+[2] Mann, Whitney (1947), On a test of whether one of two random variables …, Ann. Math. Statist. 18.
 [3] Rao, Scott (1981), The analysis of categorical data from complex sample surveys, JASA 76.
 [4] Lin (1991), Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37.
 [5] Cohen (1988), Statistical power analysis for the behavioral sciences, chapter 6.
 [6] Benjamini, Hochberg (1995), Controlling the false discovery rate, JRSS B 57.
+[7] Page (1954), Continuous inspection schemes, Biometrika 41.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from . import cells
+
 Floats = NDArray[np.float64]
+
+CUSUM_SLACK = 0.25
+CUSUM_LIMIT = 12.0
+"""k and h of the cumulative sum, in standard deviations of a window's X²."""
+
+ONE_SIDED_95 = 1.645
+"""Standard deviations that hold 95 % of a normal distribution on one side."""
 
 
 def _pair(reference: ArrayLike, current: ArrayLike) -> tuple[Floats, Floats, float, float]:
@@ -71,14 +81,14 @@ def psi(reference: ArrayLike, current: ArrayLike) -> float:
     return _psi(*mixed_shares(a, c))
 
 
-def psi_excess(reference: ArrayLike, current: ArrayLike, *, phi: float = 1.0) -> float:
+def psi_excess(reference: ArrayLike, current: ArrayLike) -> float:
     """Population stability index above what sampling alone gives, ≥ 0 [1].
 
-    PSI of `mixed_shares` less its expectation without drift, (B − 1)(1/n + φ/m) over the B cells in use.
+    PSI of `mixed_shares` less its expectation without drift, (B − 1)(1/n + 1/m) over the B cells in use.
     """
     _, _, n, m = _pair(reference, current)
     p, q = mixed_shares(reference, current)
-    return max(0.0, _psi(p, q) - (len(p) - 1) * (1 / n + phi / m))
+    return max(0.0, _psi(p, q) - (len(p) - 1) * (1 / n + 1 / m))
 
 
 def ks(reference: ArrayLike, current: ArrayLike) -> float:
@@ -129,10 +139,44 @@ def wasserstein(reference: ArrayLike, current: ArrayLike, bounds: Floats, scale:
     `bounds` has one entry less than the counts.
     """
     p, q = _shares(reference, current)
-    if len(bounds) != len(p) - 1:
-        raise ValueError(f"{len(bounds)} bounds do not make {len(p)} cells; give one bound less than counts")
+    _check_bounds(p, bounds)
     D = np.cumsum(p - q)[:-1]
     return float(np.sum(_area(D[:-1], D[1:], np.diff(bounds / scale))))
+
+
+def mean_shift(reference: ArrayLike, current: ArrayLike, bounds: Floats, scale: float) -> float:
+    """Mean of `current` less that of `reference`, over `scale`: ∫(F − G) where `wasserstein` has |F − G|.
+
+    So it is the shift of means after values beyond the outermost bounds are pulled in to them.
+    """
+    p, q = _shares(reference, current)
+    _check_bounds(p, bounds)
+    D = np.cumsum(p - q)[:-1]
+    return float(np.sum((D[:-1] + D[1:]) / 2 * np.diff(bounds / scale)))
+
+
+def quantile_shift(
+    reference: ArrayLike, current: ArrayLike, bounds: Floats, scale: float, *, level: float
+) -> float:
+    """Quantile of `current` less that of `reference`, over `scale`; `level` is in (0, 1).
+
+    Quantiles lie on a straight line inside their cell, those of the open cells at the outermost bounds.
+    """
+    a, c, _, _ = _pair(reference, current)
+    _check_bounds(a, bounds)
+    return cells.quantile(c, bounds, level) / scale - cells.quantile(a, bounds, level) / scale
+
+
+def distinct(current: ArrayLike) -> int:
+    """Cells that some row is in."""
+    return int(np.count_nonzero(current))
+
+
+def _check_bounds(counts: Floats, bounds: Floats) -> None:
+    if len(bounds) != len(counts) - 1:
+        raise ValueError(
+            f"{len(bounds)} bounds do not make {len(counts)} cells; give one bound less than counts"
+        )
 
 
 def _area(left: Floats, right: Floats, width: Floats) -> Floats:
@@ -162,6 +206,8 @@ class DesignEffect:
     """φ ≥ 1, the mean inflation of variances: m rows are worth m/φ independent ones."""
     spread: float = 0.0
     """a² ≥ 0, the squared coefficient of variation of the inflations (Satterthwaite)."""
+    at_least: float = 1.0
+    """φ is not below this, with 95 % confidence."""
 
 
 def design_effect(panes: ArrayLike) -> DesignEffect:
@@ -185,8 +231,10 @@ def design_effect(panes: ArrayLike) -> DesignEffect:
     if trace <= 0:
         return DesignEffect()
     independent = 2 * (len(C) - 1) / 3  # differences that share a block are worth less
-    spread = (cells - 1) * (trace_of_square / trace**2 - 1 / independent) - 1
-    return DesignEffect(max(1.0, trace / (cells - 1)), max(0.0, spread))
+    spread = max(0.0, (cells - 1) * (trace_of_square / trace**2 - 1 / independent) - 1)
+    phi = trace / (cells - 1)
+    noise = sqrt(2 * (1 + spread) / ((cells - 1) * independent))
+    return DesignEffect(max(1.0, phi), spread, max(1.0, phi / (1 + ONE_SIDED_95 * noise)))
 
 
 def _blocks(panes: Floats) -> Floats:
@@ -194,23 +242,51 @@ def _blocks(panes: Floats) -> Floats:
     return np.add.reduceat(panes, np.arange(0, len(panes), max(1, len(panes) // 20))) if len(panes) else panes
 
 
-def chi_square_p(
-    statistic: float, cells: int, *, n: float, m: float, effect: DesignEffect | None = None
-) -> float:
-    """P-value of `chi_square` over `cells` cells, corrected for rows that come in sessions [3]."""
-    effect = effect or DesignEffect()
-    inflation = (1 / n + effect.phi / m) / (1 / n + 1 / m)
-    freedom = (cells - 1) / (1 + effect.spread)
-    return float(special.chdtrc(freedom, statistic / (inflation * (1 + effect.spread))))
+def chi_square_p(statistic: float, cells: int, *, spread: float = 0.0) -> float:
+    """P-value of `chi_square` over `cells` cells, with the window's counts as effective ones, c/φ [3].
 
-
-def ks_p(distance: float, *, n: float, m: float) -> float:
-    """P-value of `ks` between n and m independent rows: Kolmogorov's limit with Stephens' correction [2].
-
-    On cells it errs to the safe side: the distance at the bounds is at most that of the values.
+    `spread` is a² of the design effect (Satterthwaite).
     """
-    root = sqrt(n * m / (n + m))
-    return float(special.kolmogorov((root + 0.12 + 0.11 / root) * distance))
+    return float(special.chdtrc((cells - 1) / (1 + spread), statistic / (1 + spread)))
+
+
+def largest_gain(reference: ArrayLike, current: ArrayLike) -> tuple[int, float]:
+    """The cell whose share grew most, and by how much, in [0, 1]."""
+    p, q = _shares(reference, current)
+    cell = int(np.argmax(q - p))
+    return cell, max(0.0, float(q[cell] - p[cell]))
+
+
+def largest_gain_p(reference: ArrayLike, current: ArrayLike, *, effect: DesignEffect | None = None) -> float:
+    """P-value of `largest_gain`: its two-proportion test, times the number of cells in use (Bonferroni).
+
+    It sees what χ² spreads over all cells. One cell can cluster more than they do on average, so a row counts
+    as 1/(φ(1 + a²)), the inflation of those that cluster most.
+    """
+    a, c, n, m = _pair(reference, current)
+    effect = effect or DesignEffect()
+    cell, _ = largest_gain(a, c)
+    worth = effect.phi * (1 + effect.spread)
+    p = two_proportion_p(float(a[cell]), n, float(c[cell]) / worth, m / worth)
+    return min(1.0, int(np.count_nonzero(a + c)) * p)
+
+
+def rank_sum_p(reference: ArrayLike, current: ArrayLike, *, effect: DesignEffect | None = None) -> float:
+    """P-value of the Wilcoxon–Mann–Whitney test on ordered cells, two-sided, a cell's values tied [2].
+
+    The sharpest of the tests for values that moved up or down. z = Σ(q − p)·r / √((1/n + 1/m)·(1 − Σh³)/12),
+    h the shares of both sides together and r their mid-ranks. Rows count as in `largest_gain_p`.
+    """
+    a, c, n, m = _pair(reference, current)
+    effect = effect or DesignEffect()
+    m /= effect.phi * (1 + effect.spread)
+    p, q = a / n, c / c.sum()
+    h = (n * p + m * q) / (n + m)
+    variance = (1 / n + 1 / m) * (1 - float(np.sum(h**3))) / 12
+    if variance <= 0:
+        return 1.0
+    z = float(np.sum((q - p) * (np.cumsum(h) - h / 2))) / sqrt(variance)
+    return erfc(abs(z) / sqrt(2))
 
 
 def cohen_h(p: float, q: float) -> float:
@@ -245,6 +321,25 @@ def fisher_p(k: int, n: int, j: int, m: int) -> float:
 
 def _log_binomial(n: float, k: float | Floats) -> Floats:
     return np.asarray(special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1))
+
+
+def cusum_step(reference: ArrayLike, current: ArrayLike) -> float:
+    """What one window adds to the cumulative sum that finds slow drift; below 0 where nothing changes [7].
+
+    z − k with z = (X² − (B − 1 + λ₀)) / √(2(B − 1 + 2λ₀)): X² in standard deviations above what is tolerated.
+    λ₀ = max(0.02, χ²(B − 1, 99.9 %)/n) / (1/n + 1/m) tolerates a shift of 0.14 σ and what the baseline's own
+    sampling may be off, which every window shows again. `current` are effective rows, on test cells.
+    """
+    a, _, n, m = _pair(reference, current)
+    freedom = len(a) - 1
+    tolerated = max(0.02, float(special.chdtri(freedom, 0.001)) / n) / (1 / n + 1 / m)
+    excess = chi_square(reference, current) - freedom - tolerated
+    return excess / sqrt(2 * (freedom + 2 * tolerated)) - CUSUM_SLACK
+
+
+def cusum(score: float, step: float) -> float:
+    """The cumulative sum after one more window, within 0 and twice `CUSUM_LIMIT` so that it can come back."""
+    return min(2 * CUSUM_LIMIT, max(0.0, score + step))
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> Floats:

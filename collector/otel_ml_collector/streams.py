@@ -4,9 +4,10 @@ A stream is one series of one sender. Points wait in a reorder buffer until the 
 and are then applied in the order of time, so that any reorder within the lateness, any duplication and any
 interleaving of streams gives the same increments.
 
-Cumulative points are differenced. Same start and no smaller bucket: the difference counts. A newer start is a
-restart and counts as it is. A smaller bucket without a newer start is a reset: it counts nothing and becomes
-the new base. Delta points count as they are, once for each (start, time).
+Cumulative points are differenced. Same start and no smaller bucket: the difference counts, on the new bounds
+if the old counts can be said on them exactly, as those of an exponential histogram always can. A newer start is
+a restart and counts as it is. A smaller bucket without a newer start, or bounds that cut filled buckets, are a
+reset: it counts nothing and becomes the new base. Delta points count as they are, once for each (start, time).
 
 State lies in arrays over all streams and in one arena of last values: a round applies one point of many
 streams at once, and there are as many rounds as the busiest stream has points.
@@ -15,11 +16,13 @@ streams at once, and there are as many rounds as the busiest stream has points.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .layouts import Shapes
 from .points import CUMULATIVE, Attributes, Series
 
 Ints = NDArray[np.int64]
@@ -79,7 +82,7 @@ class Points:
         )
 
 
-def concatenate(parts: list[Points]) -> Points:
+def concatenate(parts: Sequence[Points]) -> Points:
     """All points of `parts`, in order."""
     columns = zip(
         *((p.stream, p.start, p.time, p.temporality, p.shape, p.lengths, p.values) for p in parts),
@@ -100,6 +103,8 @@ class Applied:
     """duplicate, overlap, reset, restart, gap, initial: points with that fate."""
     overlapping: tuple[int, ...]
     """Streams that two writers seem to share."""
+    relaid: tuple[int, ...]
+    """Streams whose bounds changed, without a new start, so that the old counts do not fit on the new ones."""
 
 
 class Streams:
@@ -109,7 +114,10 @@ class Streams:
     start when it is first seen.
     """
 
-    def __init__(self, *, started: int, initial_max_age: int, watermark: int = 0) -> None:
+    def __init__(
+        self, shapes: Shapes | None = None, *, started: int, initial_max_age: int, watermark: int = 0
+    ) -> None:
+        self._shapes = shapes or Shapes()
         self._started = started
         self._initial_max_age = initial_max_age
         self._index: dict[Series, int] = {}
@@ -230,20 +238,18 @@ class Streams:
         np.subtract.at(self._waiting, points.stream, 1)
         self._note_resources(points)
         counts: Counter[str] = Counter()
-        increments, initial, overlapping = [], [], set()
-        for which in _rounds(points.stream):
-            part = points.take(which)
-            added, first, shared = self._round(part, counts)
-            increments.append(added)
-            initial.append(first)
-            overlapping.update(shared.tolist())
-        return Applied(concatenate(increments), concatenate(initial), counts, tuple(sorted(overlapping)))
+        rounds = [self._round(points.take(which), counts) for which in _rounds(points.stream)]
+        increments, initial, overlapping, relaid = zip(*rounds, strict=True)
+        return Applied(
+            concatenate(increments), concatenate(initial), counts, _distinct(overlapping), _distinct(relaid)
+        )
 
     def _note_resources(self, points: Points) -> None:
         np.minimum.at(self._resource_seen, self._resource[points.stream], points.time)
 
-    def _round(self, points: Points, counts: Counter[str]) -> tuple[Points, Points, Ints]:
-        """One point of each of many streams: increments, uncounted first points, streams with two writers."""
+    def _round(self, points: Points, counts: Counter[str]) -> tuple[Points, Points, Ints, Ints]:
+        """One point of each of many streams: increments, uncounted first points, streams with two writers, and
+        with bounds that do not follow from their last."""
         s = points.stream
         start, time = self._start[s], self._time[s]
         fresh = time == _UNSEEN
@@ -253,7 +259,7 @@ class Streams:
         older = ~fresh & ~switched & cumulative & (points.start < start)
         restart = ~fresh & ~switched & cumulative & (points.start > start)
         following = cumulative & ~(fresh | switched | duplicate | older | restart)
-        difference, reset = self._difference(points, following)
+        difference, reset, relaid = self._difference(points, following)
         uncounted = cumulative & (switched | (fresh & ~self._counts_from_start(points)))
         delta = ~cumulative & ~fresh & ~switched & ~duplicate
         overlap = (
@@ -266,21 +272,34 @@ class Streams:
         added = replace(points, values=difference).take(
             np.flatnonzero(~(duplicate | older | reset | uncounted))
         )
-        return added, points.take(np.flatnonzero(uncounted)), s[overlap]
+        return added, points.take(np.flatnonzero(uncounted)), s[overlap], s[relaid]
 
-    def _difference(self, points: Points, following: Mask) -> tuple[Ints, Mask]:
-        """Values to add, where `following` continues its stream, and which of these are resets."""
-        values = points.values.copy()
-        comparable = following & (self._shape[points.stream] == points.shape)
-        which = np.flatnonzero(comparable)
-        reset = following & ~comparable
+    def _difference(self, points: Points, following: Mask) -> tuple[Ints, Mask, Mask]:
+        """Values to add, where `following` continues its stream; which of these are resets, and which of those
+        because their bounds changed."""
+        values, offsets = points.values.copy(), np.cumsum(points.lengths) - points.lengths
+        same = self._shape[points.stream] == points.shape
+        which = np.flatnonzero(following & same)
+        reset, relaid = np.zeros(len(points), bool), np.zeros(len(points), bool)
         if len(which):
             lengths = points.lengths[which]
-            own = ragged((np.cumsum(points.lengths) - points.lengths)[which], lengths)
+            own = ragged(offsets[which], lengths)
             values[own] -= self._arena[ragged(self._offset[points.stream[which]], lengths)]
-            falls = np.minimum.reduceat(values[own], np.cumsum(lengths) - lengths) < 0
-            reset[which[falls]] = True
-        return values, reset
+            reset[which] = np.minimum.reduceat(values[own], np.cumsum(lengths) - lengths) < 0
+        for i in np.flatnonzero(following & ~same).tolist():
+            base = self._base(int(points.stream[i]), int(points.shape[i]))
+            added = values[offsets[i] : offsets[i] + points.lengths[i]]
+            relaid[i] = base is None
+            if base is not None:
+                added -= base
+            reset[i] = base is None or int(added.min()) < 0
+        return values, reset, relaid
+
+    def _base(self, stream: int, shape: int) -> Ints | None:
+        """The last values of a stream on another shape; None when they cannot be said on it."""
+        first = self._offset[stream]
+        last = self._arena[first : first + self._length[stream]]
+        return self._shapes.express(last, int(self._shape[stream]), shape)
 
     def _counts_from_start(self, points: Points) -> Mask:
         """Which first points of cumulative series count as they are."""
@@ -347,6 +366,10 @@ class Streams:
             resource = self._resources.setdefault(series.resource, len(self._resources))
             self._resource_seen[resource] = before[self._resource[stream]]
             self._resource[stream] = resource
+
+
+def _distinct(streams: Iterable[Ints]) -> tuple[int, ...]:
+    return tuple(np.unique(np.concatenate(list(streams))).tolist())
 
 
 def _ordered(points: Points) -> Points:

@@ -22,11 +22,11 @@ CLEAR_SHARE = 0.8
 
 CLEAR_EVALUATIONS = 2
 
-_ONE_SIDED_95 = 1.645
-
 _DRIFTED = semconv.STATUSES.index("drifted")
 _DISTRIBUTION = ""
 """Key of the test of the distributions; a state's test has the state's name."""
+_SLOW = "slow"
+"""Key of an effect that is its own test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,25 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Slow:
+    """The cumulative sum of one target over windows that do not overlap: slow drift adds up in it."""
+
+    score: float = 0.0
+    until: int = 0
+    """End of the last window in it, Unix ns."""
+    baseline_id: str = ""
+    """What those windows were compared with: the sum starts anew with another baseline, and only then."""
+
+    def after(self, result: DriftResult, *, start: int, end: int, baseline_id: str, policy: Policy) -> Slow:
+        """With the window (start, end], if that has rows enough and shares none with those before."""
+        before = self if baseline_id == self.baseline_id else Slow(baseline_id=baseline_id)
+        low = _gate(result.values, result.reference_values, result, policy) is not None
+        if result.cusum_step is None or low or start < before.until:
+            return before
+        return replace(before, score=statistics.cusum(before.score, result.cusum_step), until=end)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The status of one target and why it has it."""
 
@@ -49,7 +68,8 @@ class Verdict:
     """Index into `semconv.STATUSES`; the held one when not evaluated."""
     evaluated: bool
     reason: str
-    """ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, fast, state:<state>, held."""
+    """ok, effect_below, not_significant, rows_low, reference_small, psi, ks, spike, slow, fast, state:<state>,
+    held."""
     detail: str
     """The reason in words, with its numbers."""
     p_value: float | None
@@ -68,8 +88,10 @@ class _Effect:
     limits: tuple[float, float]
     words: str
     """What was seen, to be followed by "≥ limit"."""
-    ceiling: float | None = None
-    """What the effect may be at most, allowing for chance; None when its test says whether it is chance."""
+    noise: float = 0.0
+    """Its standard deviation between windows of the same distribution, about."""
+    tested: bool = True
+    """Whether it holds a status only while its test finds it significant."""
 
     @property
     def level(self) -> int:
@@ -82,8 +104,8 @@ class _Effect:
 
     def blocks(self, level: int, significant: bool) -> bool:
         """Whether the effect is still too near the limit of `level` to leave it."""
-        near = CLEAR_SHARE * self.limits[level - 1]
-        return significant and self.size >= near if self.ceiling is None else self.ceiling >= near
+        ceiling = self.size + statistics.ONE_SIDED_95 * self.noise
+        return (significant or not self.tested) and ceiling >= CLEAR_SHARE * self.limits[level - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +139,17 @@ def judge(
     *,
     final: bool,
     fast: Mapping[Target, DriftResult] | None = None,
+    slow: Mapping[Target, Slow] | None = None,
 ) -> Mapping[Target, Verdict]:
     """A verdict for every target of `results`, which together are the family of the correction.
 
     `final` says that the window stands at a step: only then does a status move, but for the `fast` results of
-    a short window, which raise one at once. `held` may lack targets; theirs is ok.
+    a short window, which raise one at once. `slow` can add a warning. `held` may lack targets; theirs is ok.
     """
-    examined = {target: _examine(result, policy) for target, result in results.items()}
+    sums = slow or {}
+    examined = {
+        target: _examine(result, sums.get(target, Slow()).score, policy) for target, result in results.items()
+    }
     corrected = _correct(examined, policy)
     verdicts = {}
     for target, found in examined.items():
@@ -138,19 +164,20 @@ def judge(
     return verdicts
 
 
-def _examine(result: DriftResult, policy: Policy) -> _Examined:
+def _examine(result: DriftResult, cusum: float, policy: Policy) -> _Examined:
     effects: list[_Effect] = []
     p_values: dict[str, float] = {}
     blocked: list[tuple[str, str]] = []
     if result.has_cells or not result.state_effects:
-        gate = _gate(result.values, result.reference_values, result.phi, policy)
+        gate = _gate(result.values, result.reference_values, result, policy)
         if gate is None:
             effects += _distribution_effects(result, policy)
+            effects.append(_slow_effect(cusum))
             p_values |= {} if result.p_value is None else {_DISTRIBUTION: result.p_value}
         else:
             blocked.append(gate)
     if result.state_effects:
-        gate = _gate(result.rows, result.reference_rows, result.phi, policy)
+        gate = _gate(result.rows, result.reference_rows, result, policy)
         if gate is None:
             effects += _state_effects(result, policy)
             p_values |= result.state_p_values
@@ -159,8 +186,13 @@ def _examine(result: DriftResult, policy: Policy) -> _Examined:
     return _Examined(result.rows, tuple(effects), p_values, tuple(blocked))
 
 
-def _gate(rows: int, reference_rows: int, phi: float, policy: Policy) -> tuple[str, str] | None:
-    """Why there are too few rows to judge by, or None."""
+def _gate(rows: int, reference_rows: int, result: DriftResult, policy: Policy) -> tuple[str, str] | None:
+    """Why there are too few rows to judge by, or None.
+
+    Rows are worth less only as far as that is certain: φ of a small window is noisy, and half the windows of
+    just enough independent rows would have too few.
+    """
+    phi = result.phi_at_least
     if reference_rows < policy.min_reference_rows:
         return (
             "reference_small",
@@ -168,7 +200,7 @@ def _gate(rows: int, reference_rows: int, phi: float, policy: Policy) -> tuple[s
         )
     if rows / phi >= policy.min_rows:
         return None
-    worth = f", worth {rows / phi:,.0f} independent ones," if phi > 1 else ","
+    worth = f", worth {rows / phi:,.0f} independent ones at most," if phi > 1 else ","
     return "rows_low", f"{rows:,} rows in the window{worth} fewer than {policy.min_rows:,}"
 
 
@@ -176,27 +208,32 @@ def _distribution_effects(result: DriftResult, policy: Policy) -> Iterator[_Effe
     excess = result.statistics.get("psi.excess")
     if excess is not None:
         words = f"PSI excess {excess:.2g}"
-        yield _Effect("psi", _DISTRIBUTION, excess, policy.psi, words, _excess_ceiling(result, excess))
+        noise = sqrt(2 * (result.psi_cells - 1) * result.s**2 + 4 * result.s * excess)
+        yield _Effect("psi", _DISTRIBUTION, excess, policy.psi, words, noise, tested=False)
     ks = result.statistics.get("ks")
     if ks is not None:
-        yield _Effect("ks", _DISTRIBUTION, ks, policy.ks, f"KS {ks:.2g}")
+        # A share's standard deviation, at its largest, in the middle.
+        yield _Effect("ks", _DISTRIBUTION, ks, policy.ks, f"KS {ks:.2g}", sqrt(result.s) / 2)
     if result.spike is not None:
         cell, gain = result.spike
         words = f"spike at {cell}: gain of share {gain:.2g}"
-        yield _Effect("spike", _DISTRIBUTION, gain, (SPIKE_GAIN, inf), words)
+        noise = sqrt(gain * (1 - gain) * result.s)
+        yield _Effect("spike", _DISTRIBUTION, gain, (SPIKE_GAIN, inf), words, noise)
 
 
-def _excess_ceiling(result: DriftResult, excess: float) -> float:
-    """Upper end of a one-sided 95 % interval of psi.excess."""
-    variance = 2 * (result.psi_cells - 1) * result.s**2 + 4 * result.s * excess
-    return excess + _ONE_SIDED_95 * sqrt(variance)
+def _slow_effect(cusum: float) -> _Effect:
+    limit = statistics.CUSUM_LIMIT
+    words = f"a small difference that lasts: cumulative sum {cusum:.2g}"
+    return _Effect("slow", _SLOW, cusum, (limit, inf), words)
 
 
 def _state_effects(result: DriftResult, policy: Policy) -> Iterator[_Effect]:
+    # Cohen's h has the variance 1/n + 1/m whatever the shares: that is what its arcsines are for.
+    noise = sqrt(1 / result.reference_rows + result.phi / result.rows)
     for state, h in result.state_effects.items():
         before, now = result.reference_state_shares[state], result.state_shares[state]
         words = f"{state} {_percent(before)} → {_percent(now)}, Cohen's h {h:.2g}"
-        yield _Effect(f"state:{state}", state, h, policy.states, words)
+        yield _Effect(f"state:{state}", state, h, policy.states, words, noise)
 
 
 def _percent(share: float) -> str:
@@ -219,17 +256,18 @@ def _correct(examined: Mapping[Target, _Examined], policy: Policy) -> dict[Targe
 
 def _opinion(found: _Examined, p: Mapping[str, float], held: int, policy: Policy) -> _Opinion:
     """The status this window asks for: the worst of its effects that are no chance."""
-    significant = {test for test, value in p.items() if value < policy.alpha}
+    significant = {_SLOW, *(test for test, value in p.items() if value < policy.alpha)}
     real = [effect for effect in found.effects if effect.level and effect.test in significant]
     floor = _floor(found, significant, held)
     if real:
         worst = max(real, key=lambda effect: effect.level)  # the first of equals
-        detail = f"{worst.said()} and p {p[worst.test]:.1g} < {policy.alpha:g} over {found.rows:,} rows"
-        return _Opinion(worst.level, worst.reason, detail, p[worst.test], True, floor)
+        chance = "" if worst.test == _SLOW else f" and p {p[worst.test]:.1g} < {policy.alpha:g}"
+        detail = f"{worst.said()}{chance} over {found.rows:,} rows"
+        return _Opinion(worst.level, worst.reason, detail, p.get(worst.test), True, floor)
     if found.blocked:
         reason, detail = found.blocked[0]
         return _Opinion(0, reason, detail, None, False, floor)
-    reason, detail, test = _why_ok(found, p, significant, policy)
+    reason, detail, test = _why_ok(found, p, significant - {_SLOW}, policy)
     return _Opinion(0, reason, detail, p.get(test), True, floor)
 
 
@@ -264,7 +302,7 @@ def _why_ok(
 
 def _fast_alarm(result: DriftResult | None, policy: Policy) -> str | None:
     """What to say when a short window is far off beyond doubt, so that the target has drifted at once."""
-    if result is None or _gate(result.values, result.reference_values, result.phi, policy) is not None:
+    if result is None or _gate(result.values, result.reference_values, result, policy) is not None:
         return None
     psi, p = result.statistics.get("psi", 0.0), result.p_value
     if p is None or psi < policy.fast_psi or p >= policy.fast_p:

@@ -10,7 +10,7 @@ into coarse panes, of which every window is a whole number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,25 +19,41 @@ from numpy.typing import NDArray
 
 from otel_ml.errors import ConfigurationError
 
+from .layouts import express
+
 Counts = NDArray[np.int64]
+Cells = NDArray[np.int64]
 
 PANES = 24
 """Panes a window has at least, if its widths allow: how much rows cluster is estimated from them."""
 MAX_STEPS = 168
 """Steps a window that waits for rows may grow backwards, so that short steps do not keep panes for days."""
 
+HALF_LIVES = 7
+"""After as many a row weighs under a hundredth, and is left out of a decayed window."""
+WEEK = 168
+"""Hours of a week, each with its own usual counts."""
+
 _MS = 1_000_000
+HOUR = 3_600_000 * _MS
+_UNIT = 256
+"""What usual counts are kept in parts of, so that shares of them are whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
     """Which period is compared and how often. All times in seconds, to the millisecond.
 
+    - sliding: the last `length`, every `step`; tumbling: every `length`.
+    - decayed: all rows, every `step`; a row weighs half as much after `length`.
+    - count: whenever `rows` rows have come since the last window, looked for every `step`, and after `length` at
+      the latest.
+
     Raises `ConfigurationError` for a time out of range, or a length that is not a whole number of steps. The
     step of a tumbling window is its length.
     """
 
-    type: Literal["sliding", "tumbling"] = "sliding"
+    type: Literal["sliding", "tumbling", "decayed", "count"] = "sliding"
     length: float = 86400.0
     step: float = 3600.0
     lateness: float = 120.0
@@ -50,10 +66,20 @@ class WindowSpec:
     """Length of the fast lane, which can raise the status at once. A window that is shorter has none."""
     initial_max_age: float = 600.0
     """A cumulative series seen for the first time is counted from its start if that is not longer ago."""
+    rows: int = 0
+    """Of a window by count, how many it has."""
+    history: float | None = None
+    """How long counts are kept beyond the window, to compare with; None: as long as the window."""
 
     def __post_init__(self) -> None:
-        if self.type not in ("sliding", "tumbling"):
-            raise ConfigurationError(f"window type {self.type!r} is not known; use 'sliding' or 'tumbling'")
+        if self.type not in ("sliding", "tumbling", "decayed", "count"):
+            raise ConfigurationError(
+                f"window type {self.type!r} is not known; use 'sliding', 'tumbling', 'decayed' or 'count'"
+            )
+        if (self.type == "count") != (self.rows > 0):
+            raise ConfigurationError(
+                f"a window of type {self.type!r} has rows={self.rows}; give rows to a window by count, and only there"
+            )
         if self.type == "tumbling":
             object.__setattr__(self, "step", self.length)
         for name in ("length", "step", "refresh", "fast_length"):
@@ -78,8 +104,16 @@ class WindowSpec:
     @property
     def reach_ns(self) -> int:
         """How far back from its end a window can look, in whole steps, growth included."""
+        if self.type == "decayed":
+            return HALF_LIVES * self.length_ns
         growth = min(nanoseconds(self.max_age) // self.step_ns, MAX_STEPS) * self.step_ns
         return max(self.length_ns, growth)
+
+    @property
+    def kept_ns(self) -> int:
+        """How long counts are kept."""
+        history = self.length if self.history is None else self.history
+        return max(self.reach_ns, self.length_ns + nanoseconds(history))
 
     @property
     def expiry_ns(self) -> int:
@@ -133,13 +167,16 @@ class Panes:
     Every pane is one vector over all cells, so that a window of every group is a sum of a few vectors.
     """
 
-    def __init__(self, spec: WindowSpec) -> None:
+    def __init__(self, spec: WindowSpec, *, seasonal: bool = False) -> None:
+        self._seasonal = seasonal
         self._fine_ns = spec.fine_ns
         self._coarse_ns = spec.coarse_ns
         self._fast_ns = spec.fast_ns
-        self._reach_ns = spec.reach_ns
+        self._kept_ns = spec.kept_ns
         self._fine: dict[int, Counts] = {}
         self._coarse: dict[int, Counts] = {}
+        self._usual: dict[int, Counts] = {}
+        """By hour of the week, in parts of `_UNIT`."""
         self._coarse_until = 0
 
     def __len__(self) -> int:
@@ -148,10 +185,14 @@ class Panes:
     def add(self, times: NDArray[np.int64], cells: NDArray[np.int64], counts: Counts) -> None:
         """Credit `counts` to `cells` in the panes of `times`; equal shapes, cells may repeat."""
         which = (times - 1) // self._fine_ns
-        for pane in np.unique(which):
+        # Nearly always it is one, and to see that is much cheaper than to sort.
+        one = bool(len(which)) and bool((which == which[0]).all())
+        for pane in [int(which[0])] if one else np.unique(which).tolist():
             here = which == pane
-            vector = _reserve(self._fine, int(pane), int(cells[here].max()) + 1)
-            np.add.at(vector, cells[here], counts[here])
+            self._add(pane, cells[here], counts[here])
+
+    def _add(self, pane: int, cells: Cells, counts: Counts) -> None:
+        np.add.at(_reserve(self._fine, pane, int(cells.max()) + 1), cells, counts)
 
     def gather(
         self, cells: NDArray[np.int64], start: int, end: int, *, width: int
@@ -177,8 +218,12 @@ class Panes:
                 if start <= index * width < end:
                     yield index * width, panes[index]
 
-    def roll(self, watermark: int) -> None:
-        """Add up fine panes that the fast lane has left, and forget what no window can reach."""
+    def roll(self, watermark: int, unusual: Callable[[int], Cells] | None = None) -> None:
+        """Add up fine panes that the fast lane has left, and forget what no window can reach.
+
+        With seasons, what is forgotten becomes part of what is usual at its hour of the week, but for the cells
+        that `unusual` names at the start of a pane.
+        """
         until = (watermark - self._fast_ns) // self._coarse_ns * self._coarse_ns
         if until <= self._coarse_until:
             return
@@ -187,13 +232,56 @@ class Panes:
             vector = self._fine.pop(index)
             into = _reserve(self._coarse, index * self._fine_ns // self._coarse_ns, len(vector))
             into[: len(vector)] += vector
-        oldest = watermark - self._reach_ns - self._coarse_ns
-        for index in [i for i in self._coarse if (i + 1) * self._coarse_ns <= oldest]:
-            del self._coarse[index]
+        oldest = watermark - self._kept_ns - self._coarse_ns
+        if self._seasonal:
+            oldest = oldest // HOUR * HOUR  # an hour is learned as a whole
+        hours: dict[int, list[tuple[int, Counts]]] = {}
+        for index in [i for i in sorted(self._coarse) if (i + 1) * self._coarse_ns <= oldest]:
+            start = index * self._coarse_ns
+            hours.setdefault(start // HOUR, []).append((start, self._coarse.pop(index)))
+        if self._seasonal:
+            for hour, panes in hours.items():
+                self._learn(hour % WEEK, panes, unusual)
+
+    def _learn(
+        self, hour: int, panes: list[tuple[int, Counts]], unusual: Callable[[int], Cells] | None
+    ) -> None:
+        """Past weeks weigh three quarters of the one after them."""
+        size = max(len(vector) for _, vector in panes)
+        usual, learned = _reserve(self._usual, hour, size), np.ones(size, bool)
+        here = usual[:size]
+        rise = -(here // 4)
+        for start, vector in panes:
+            rise[: len(vector)] += _UNIT * vector
+            if unusual is not None:
+                cells = unusual(start)
+                learned[cells[cells < size]] = False
+        here[learned] += rise[learned]
+
+    def usual(self, cells: Cells, start: int, end: int) -> Counts:
+        """(len(cells),) what past weeks counted in the hours of (start, end], about four weeks' worth."""
+        counts = np.zeros(len(cells), np.int64)
+        hours = {hour % WEEK for hour in range(start // HOUR, (end - 1) // HOUR + 1)}
+        for vector in (self._usual[hour] for hour in hours if hour in self._usual):
+            known = cells < len(vector)
+            counts[known] += vector[cells[known]]
+        return counts // _UNIT
+
+    def relay(self, first: int, old: NDArray[np.float64], new: NDArray[np.float64]) -> None:
+        """Move counts that lie from cell `first` on from old edges to new ones that hold them exactly."""
+        for panes in (self._fine, self._coarse, self._usual):
+            for index, vector in panes.items():
+                if not vector[first : first + len(old) + 1].any():
+                    continue
+                vector = _reserve(panes, index, first + max(len(old), len(new)) + 1)
+                moved = express(vector[first : first + len(old) + 1], old, new)
+                assert moved is not None
+                vector[first : first + len(old) + 1] = 0
+                vector[first : first + len(new) + 1] = moved
 
     def keep(self, cells: NDArray[np.int64]) -> None:
         """Renumber: cell `cells[i]` becomes cell i, all others are forgotten."""
-        for panes in (self._fine, self._coarse):
+        for panes in (self._fine, self._coarse, self._usual):
             for index, vector in panes.items():
                 # A pane is only as long as the last cell that was written in it.
                 known = cells < len(vector)

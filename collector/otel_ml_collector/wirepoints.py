@@ -13,12 +13,18 @@ from typing import Literal, NamedTuple
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, NumberDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    NumberDataPoint,
+)
 
+from .layouts import Exponential, Side, exponential, filled
 from .points import Attributes
 from .scan import DecodeError, varint
 
-Kind = Literal["sum", "histogram"]
+Kind = Literal["sum", "histogram", "exponential_histogram"]
+"""Forms of data that are counted, as the fields of a Metric are called."""
 
 MAX_COUNT = 2**53
 """Counts above it are not exact in a float64, and no model has seen as many rows."""
@@ -29,6 +35,12 @@ _BUCKETS, _BOUNDS, _MIN, _MAX = 0x32, 0x3A, 0x59, 0x61
 _HISTOGRAM_ATTRIBUTE, _SUM_ATTRIBUTE = 0x4A, 0x3A
 _HEAD = Struct("<BqBqBq")
 _INT64, _DOUBLE = Struct("<q"), Struct("<d")
+_DataPoint = HistogramDataPoint | ExponentialHistogramDataPoint | NumberDataPoint
+_POINT_TYPES: dict[Kind, type[_DataPoint]] = {
+    "sum": NumberDataPoint,
+    "histogram": HistogramDataPoint,
+    "exponential_histogram": ExponentialHistogramDataPoint,
+}
 _SCALARS = frozenset({"string_value", "bool_value", "int_value", "double_value"})
 
 
@@ -45,6 +57,8 @@ class WirePoint(NamedTuple):
     """Little-endian float64: bounds of a histogram."""
     attributes: bytes
     """The attribute fields as they stand on the wire, tags included: equal bytes are equal attributes."""
+    layout: Exponential | None = None
+    """Bounds of an exponential histogram."""
 
 
 class Unusable(Exception):
@@ -67,6 +81,36 @@ def histogram_point(buffer: bytes, start: int, end: int, known: Container[bytes]
 def sum_point(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint:
     """The NumberDataPoint of a sum in `buffer[start:end]`; as `histogram_point`."""
     return _usual_sum(buffer, start, end, known) or _parsed_sum(buffer[start:end])
+
+
+def exponential_point(data: bytes, max_buckets: int) -> WirePoint:
+    """The ExponentialHistogramDataPoint in `data`, on a scale that needs no more than `max_buckets`; raises
+    Unusable and DecodeError."""
+    try:
+        point = ExponentialHistogramDataPoint.FromString(data)
+    except ProtobufDecodeError as error:
+        raise DecodeError(f"an exponential histogram data point is not valid protobuf: {error}") from error
+    if point.flags & _NO_RECORDED_VALUE:
+        raise Unusable("no_recorded_value", faulty=False)
+    if max(point.count, point.zero_count) > MAX_COUNT:
+        raise Unusable("out_of_range")
+    try:
+        layout, counts = exponential(
+            point.scale, point.zero_count, _side(point.negative), _side(point.positive),
+            buckets=max_buckets, zero_threshold=point.zero_threshold,
+        )  # fmt: skip
+    except ValueError:
+        raise Unusable("scale") from None
+    begun, time = _times(point)
+    return WirePoint(
+        begun, time, point.count, counts.astype("<i8").tobytes(), b"", _attribute_bytes(point), layout
+    )
+
+
+def _side(buckets: ExponentialHistogramDataPoint.Buckets) -> Side:
+    if max(buckets.bucket_counts, default=0) > MAX_COUNT:
+        raise Unusable("out_of_range")
+    return filled(buckets.offset, buckets.bucket_counts)
 
 
 def _usual_histogram(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint | None:
@@ -151,7 +195,7 @@ def _parsed_sum(data: bytes) -> WirePoint:
     return WirePoint(begun, time, value, _INT64.pack(value), b"", _attribute_bytes(point))
 
 
-def _times(point: HistogramDataPoint | NumberDataPoint) -> tuple[int, int]:
+def _times(point: _DataPoint) -> tuple[int, int]:
     if max(point.start_time_unix_nano, point.time_unix_nano) >= 2**63:
         raise Unusable("time")
     return point.start_time_unix_nano, point.time_unix_nano
@@ -167,15 +211,14 @@ def _integer(point: NumberDataPoint) -> int:
     return int(point.as_double)
 
 
-def _attribute_bytes(point: HistogramDataPoint | NumberDataPoint) -> bytes:
+def _attribute_bytes(point: _DataPoint) -> bytes:
     return type(point)(attributes=point.attributes).SerializeToString()
 
 
 def attributes_of(kind: Kind, data: bytes) -> Attributes:
     """Scalar attributes of a point, from `WirePoint.attributes`; sorted by key."""
-    point_type = HistogramDataPoint if kind == "histogram" else NumberDataPoint
     try:
-        return scalars(point_type.FromString(data).attributes)
+        return scalars(_POINT_TYPES[kind].FromString(data).attributes)
     except ProtobufDecodeError as error:
         raise DecodeError(f"the attributes of a data point are not valid protobuf: {error}") from error
 

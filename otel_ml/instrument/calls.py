@@ -12,6 +12,8 @@ from ..capture import rows_in
 from ..observer import Observer, Steps
 from ..prediction import Answer, read_outcome
 from ..registry import learned
+from ..rows import Rows
+from ..segment import Cut
 from ..snapshot import Unread
 from . import repeats
 
@@ -81,7 +83,11 @@ class EstimatorCall(Steps):
     def _news(self, asked: repeats.Asked, taken: Any, answer: Any) -> tuple[Any, Any]:
         model = self.observer.model
         outcome = read_outcome(answer, model, self.observer.operation)
-        return Unread(None, rows_in(taken, model.width)), asked.news(outcome, model)
+        rows = rows_in(taken, model.width)
+        told: Any = Unread(None, rows)
+        if model.segment is not None:  # the rows are told no more, but whose the outcome is
+            told = Cut(told, Rows(taken, model, rows).codes())
+        return told, asked.news(outcome, model)
 
     # --- the score
 

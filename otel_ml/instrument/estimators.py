@@ -9,7 +9,6 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -153,7 +152,11 @@ def _add_observer(identity: Identity, operation: str) -> Observer | None:
     absent = operation == "score_samples" and identity.model.task != "outlier"
     with _lock:
         if operation not in identity.observers:
-            made = None if absent else Observer(identity.model, operation=operation, recording=identity.recording)
+            made = (
+                None
+                if absent
+                else Observer(identity.model, operation=operation, recording=identity.recording)
+            )
             identity.observers[operation] = made
         return identity.observers[operation]
 

@@ -21,6 +21,7 @@ from ..capture import unsettled
 from ..columns import is_sparse
 from ..model import Model
 from ..prediction import Outcome, read_outcome
+from ..segment import bare
 from ..snapshot import Unread, size_of
 
 MODELS = 4
@@ -48,7 +49,7 @@ class Asked(weakref.ref[Any]):
         """Whether `rows`, of which `taken` is the snapshot, are these, and `operation` is new to them."""
         if self() is not rows or operation in self.operations or self.generation != pipeline.generation:
             return False
-        if taken is not rows and not _same(self.entry[0], taken):
+        if taken is not rows and not _same(self.entry[0], bare(taken)):
             return False
         # copies of a context, in tasks and threads, share this: of two that come together one is first
         caller = object()
@@ -85,7 +86,7 @@ def last(key: object) -> Asked | None:
 
 def remember(key: object, rows: Any, operation: str, entry: tuple[Any, Any, int]) -> None:
     """Keep in mind that `operation` on `rows` was queued as `entry`: snapshot, answer and duration."""
-    taken = entry[0]
+    taken = bare(entry[0])
     if type(rows) in (list, dict):  # nothing can refer to them weakly
         return
     if (len(taken[0]) if type(taken) is tuple else size_of(taken)) > LIMIT:
@@ -97,7 +98,7 @@ def remember(key: object, rows: Any, operation: str, entry: tuple[Any, Any, int]
     asked.key = key
     asked.operations = {operation: None}
     asked.generation = pipeline.generation
-    asked.entry = (None, *entry[1:]) if taken is rows else entry
+    asked.entry = (None if taken is rows else taken, *entry[1:])
     others = _recent.get()
     if others and (len(others) > 1 or others[0].key is not key):
         alive = [other for other in others if other.key is not key and other() is not None]

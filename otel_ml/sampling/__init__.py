@@ -15,7 +15,7 @@ from .coin import COIN, Coin, Selection, decided, randomness_text, select, thres
 from .composition import any_of, limit, override, using
 from .decision import Decision, Sampler, SamplerLike, check
 from .estimate import Estimate, mean, proportion, quantile, total
-from .keeping import Kept, keep
+from .keeping import Kept, keep, keep_row
 from .rules import When, failed, missing, out_of_range, slower_than
 from .strata import Stratified
 from .uniform import Random
@@ -38,6 +38,7 @@ __all__ = [
     "decided",
     "failed",
     "keep",
+    "keep_row",
     "limit",
     "mean",
     "missing",

@@ -89,8 +89,10 @@ class Uncertainty(Stateful):
         u += RESOLUTION
         with self._lock:
             rate = self._current_rate()
-            self._remember(min(u, self._full(rate)), 1)
-            p = min(1.0, max(self.floor, rate * (BASE + (1.0 - BASE) * u / self._mean)))
+            full = self._full(rate)
+            self._remember(u if u < full else full, 1)
+            p = rate * (BASE + (1.0 - BASE) * u / self._mean)
+            p = self.floor if p < self.floor else 1.0 if p > 1.0 else p
             self._owe(self.rate - p)
         return p
 
@@ -110,7 +112,8 @@ class Uncertainty(Stateful):
         return p
 
     def _remember(self, mean: float, rows: int) -> None:
-        self._seen = min(self._seen + rows, MEMORY)
+        if self._seen < MEMORY:
+            self._seen = min(self._seen + rows, MEMORY)
         self._mean += min(rows / self._seen, 1.0) * (mean - self._mean)
 
     def _full(self, rate: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,11 +73,16 @@ def threshold_of(probability: float) -> int:
 def select(decision: Decision, n: int, coin: Coin = COIN) -> Selection | None:
     """Flip a coin for each of n rows; None when none is kept.
 
-    Raises `ValueError` when a probability is not in [0, 1], or when there is neither one nor n of them.
+    Raises `ValueError` when a probability is not in [0, 1], or when there is neither one nor n of them, and for a
+    reason that is not known: it becomes an attribute of metrics.
     """
-    p = decision.probability
+    p, reason = decision.probability, decision.reason
+    if type(reason) is str and reason not in semconv.SAMPLING_REASONS:
+        raise ValueError(
+            f"a sampler gave the reason {reason!r}; use one of {', '.join(semconv.SAMPLING_REASONS)}"
+        )
     if n == 1 and isinstance(p, float):
-        return select_row(decision, threshold_of(p), coin)
+        return select_row(decision, threshold_of(p), coin) if p else None
     return _limited(decision, _flipped(p, n, coin))
 
 
@@ -141,9 +147,18 @@ def _each(given: str | NDArray[Any], indices: NDArray[np.int64]) -> Names:
     return found
 
 
-def decided(decision: Decision, n: int, selection: Selection | None) -> dict[tuple[str, bool], int]:
-    """Rows by (reason, whether kept), for `ml.sampling.decisions`."""
+Counts = Mapping[tuple[str, bool], int]
+"""Rows by (reason, whether kept)."""
+_ROW: dict[tuple[str, bool], Counts] = {
+    (reason, kept): {(reason, kept): 1} for reason in semconv.SAMPLING_REASONS for kept in (True, False)
+}
+
+
+def decided(decision: Decision, n: int, selection: Selection | None) -> Counts:
+    """What happened to n rows, for `ml.sampling.decisions`."""
     reason = decision.reason
+    if n == 1 and type(reason) is str:
+        return _ROW[reason, selection is not None]
     k = 0 if selection is None else len(selection.indices)
     if isinstance(reason, str):
         counts = {(reason, True): k, (reason, False): n - k}

@@ -15,7 +15,7 @@ from .. import semconv
 from ..errors import ConfigurationError
 from ..model import Model
 from ..prediction import Prediction
-from .decision import Decision, Names, Sampler, SamplerLike, Stateful, check, positive
+from .decision import Decision, Names, Sampler, SamplerLike, Stateful, check, positive, usable
 from .window import Window
 
 _CODES = {reason: code for code, reason in enumerate(semconv.SAMPLING_REASONS)}
@@ -25,10 +25,12 @@ def any_of(*samplers: SamplerLike) -> Sampler:
     """Rows that any of the samplers keeps: p is the largest of theirs, and one coin serves all.
 
     The reason is that of the sampler with the largest p, the first of equal ones. Raises `ConfigurationError`
-    for fewer than two samplers, or when one has a hard limit: that must be around all.
+    for fewer than two samplers, for one that is none, or when one has a hard limit: that must be around all.
     """
     if len(samplers) < 2:
         raise ConfigurationError(f"any_of needs two samplers or more, not {len(samplers)}")
+    for sampler in samplers:
+        usable("in any_of ", sampler)
     if any(getattr(sampler, "hard", False) for sampler in samplers):
         raise ConfigurationError("a hard limit inside any_of; put it around: limit(any_of(…), …, hard=True)")
     return _AnyOf(samplers)
@@ -37,6 +39,7 @@ def any_of(*samplers: SamplerLike) -> Sampler:
 class _AnyOf(Sampler):
     def __init__(self, samplers: Sequence[SamplerLike]) -> None:
         self.samplers = tuple(samplers)
+        self.measure = next(filter(None, map(measure_of, samplers)), None)
 
     def check(self, model: Model) -> None:
         for sampler in self.samplers:
@@ -44,13 +47,22 @@ class _AnyOf(Sampler):
 
     def __call__(self, prediction: Prediction) -> Decision:
         made = [sampler(prediction) for sampler in self.samplers]
-        best = made[0]
+        best, stratum = made[0], None
         for one in made:
-            if type(one.probability) is not float or type(one.reason) is not str:
+            p, reason, found, _ = one
+            if type(p) is not float or type(reason) is not str:
                 return _by_row(made, prediction.rows)
-            if one.probability > best.probability:
+            if p > best.probability:
                 best = one
-        return best if best.stratum is not None else best._replace(stratum=_stratum(made))
+            if stratum is None:
+                stratum = found
+        return best if stratum is None or best.stratum is not None else best._replace(stratum=stratum)
+
+
+def measure_of(sampler: SamplerLike) -> str | None:
+    """The measure of uncertainty that a sampler, or the first inside it that has one, goes by."""
+    found: str | None = getattr(sampler, "measure", None)
+    return found
 
 
 def _by_row(made: Sequence[Decision], rows: int) -> Decision:
@@ -87,7 +99,8 @@ def limit(
     - `hard`: never more than the number, also by chance. What is kept then says nothing of what is not: in a
       burst it is the first rows, so they carry no probability and no estimate can be made from them.
 
-    Raises `ConfigurationError` unless there is a number above 0, and for a hard limit inside another limit.
+    Raises `ConfigurationError` unless there is a number above 0, of a hard limit 1 or more, and for a hard limit
+    inside another limit.
     """
     if per_minute is not None and per_second is not None:
         raise ConfigurationError(
@@ -97,8 +110,14 @@ def limit(
         raise ConfigurationError("limit without a number; give per_minute=, per_second= or per_call=")
     if getattr(sampler, "hard", False):
         raise ConfigurationError("a hard limit inside a limit; put it outermost")
+    usable("in limit ", sampler)
     names = {"per_minute": per_minute, "per_second": per_second, "per_call": per_call}
     given = {name: positive(name, number) for name, number in names.items() if number is not None}
+    few = {name: number for name, number in given.items() if hard and number < 1.0}
+    if few:
+        raise ConfigurationError(
+            f"a hard limit of {few} keeps no row at all; give it 1 or more, or a longer time"
+        )
     each = given.get("per_minute", given.get("per_second", math.inf))
     seconds = 60.0 if per_minute is not None else 1.0
     return (_HardLimit if hard else _Limit)(sampler, each, seconds, given.get("per_call", math.inf), clock)
@@ -112,6 +131,7 @@ class _Limit(Stateful):
     ) -> None:
         super().__init__()
         self.sampler = sampler
+        self.measure = measure_of(sampler)
         self._each = each
         self._seconds = seconds
         self._per_call = per_call
@@ -124,7 +144,7 @@ class _Limit(Stateful):
     def __call__(self, prediction: Prediction) -> Decision:
         made = self.sampler(prediction)
         p, n = made.probability, prediction.rows
-        wanted = p * n if isinstance(p, float) else float(p.sum())
+        wanted = float(p.sum()) if isinstance(p, np.ndarray) else p * n
         scale = min(1.0, self._per_call / wanted) if wanted else 1.0
         if self._each < math.inf:
             scale *= self._share(wanted * scale)
@@ -161,7 +181,11 @@ override: ContextVar[SamplerLike | None] = ContextVar("otel_ml_sampler", default
 
 @contextmanager
 def using(sampler: SamplerLike) -> Iterator[None]:
-    """Decide by `sampler` on every call inside, whatever sampler its model has."""
+    """Decide by `sampler` on every call inside, whatever sampler its model has.
+
+    Raises `ConfigurationError` when it is none.
+    """
+    usable("", sampler)
     token = override.set(sampler)
     try:
         yield

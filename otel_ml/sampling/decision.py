@@ -93,15 +93,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)  # a thread that held one does not exist in the child
 
 
-def share(name: str, value: float) -> float:
+_NUMBERS = (int, float, np.integer, np.floating)
+
+
+def usable(where: str, sampler: object) -> None:
+    """`ConfigurationError` unless `sampler` is one: a class, a name or None would fail on every call."""
+    if isinstance(sampler, type) or not callable(sampler):
+        raise ConfigurationError(
+            f"{where}{sampler!r} is no sampler; give it one, such as otel_ml.sampling.Random(0.01)"
+        )
+
+
+def share(name: str, value: object) -> float:
     """`value` as a float; `ConfigurationError` unless it is from 0 to 1."""
-    if not 0.0 <= value <= 1.0:
+    if not isinstance(value, _NUMBERS) or not 0.0 <= value <= 1.0:
         raise ConfigurationError(f"{name}={value!r} is not a share of rows; give a number from 0 to 1")
     return float(value)
 
 
-def positive(name: str, value: float) -> float:
+def positive(name: str, value: object) -> float:
     """`value` as a float; `ConfigurationError` unless it is above 0 and finite."""
-    if not 0.0 < value < float("inf"):
+    if not isinstance(value, _NUMBERS) or not 0.0 < value < float("inf"):
         raise ConfigurationError(f"{name}={value!r} is not a number above 0")
     return float(value)

@@ -64,9 +64,15 @@ def mean(values: Any, probabilities: Any, *, level: float = 0.95) -> Estimate:
 def proportion(chosen: Any, probabilities: Any, *, level: float = 0.95) -> Estimate:
     """Share of all rows for which `chosen`, (k,) booleans of the kept rows, is true.
 
-    The interval holds where few or none of the kept rows are chosen. Raises `ValueError` as `mean` does.
+    The interval holds where few or none of the kept rows are chosen. Raises `ValueError` as `mean` does, and for
+    anything but booleans, 0 and 1: a row whose truth is not known is neither.
     """
-    y, p = _read(np.asarray(chosen, dtype=bool), probabilities, level)
+    given = np.asarray(chosen)
+    if not bool(np.isin(given, (0, 1)).all()):
+        raise ValueError(
+            "chosen holds more than booleans; compare first: labels == 'yes', of rows with a label"
+        )
+    y, p = _read(given, probabilities, level)
     found = mean(y, p, level=level)
     return Estimate(found.value, found.standard_error, _wilson(found.value, _effective(p), level))
 

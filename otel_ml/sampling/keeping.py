@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ..prediction import Prediction
-from .coin import Selection, decided, select, select_row
+from .coin import Counts, Selection, decided, select, select_row
 from .decision import RANDOM, Decision, SamplerLike
 from .uniform import Random
-
-Counts = Mapping[tuple[str, bool], int]
-"""Rows by (reason, whether kept)."""
 
 _PASSED: Counts = {(RANDOM, False): 1}
 
@@ -27,27 +24,22 @@ class Kept(NamedTuple):
     """That at least one row of the call is; NaN when a hard limit was in force."""
 
 
-def keep(
-    sampler: SamplerLike, rows: int, prediction: Callable[[], Prediction], count: Callable[[Counts], None]
-) -> Kept | None:
-    """The rows of a call that `sampler` keeps; None when it keeps none.
-
-    `prediction` makes what the sampler is asked about, which `Random` does not need. `count` takes the decisions.
-    """
-    if type(sampler) is Random:
-        decision = sampler.decision
-        if rows == 1:  # the most frequent call of all: nothing but the coin
-            selection = select_row(decision, sampler.threshold)
-            if selection is None:
-                count(_PASSED)
-                return None
-        else:
-            selection = select(decision, rows)
-    else:
-        decision = sampler(prediction())
-        selection = select(decision, rows)
+def keep(sampler: SamplerLike, prediction: Prediction, count: Callable[[Counts], None]) -> Kept | None:
+    """The rows of a call that `sampler` keeps; None when it keeps none. `count` takes the decisions."""
+    rows, decision = prediction.rows, sampler(prediction)
+    selection = select(decision, rows)
     count(decided(decision, rows, selection))
     return None if selection is None else Kept(selection, _of_call(decision, rows))
+
+
+def keep_row(sampler: Random, count: Callable[[Counts], None]) -> Kept | None:
+    """`keep` for a call of one row, of which nothing need be known."""
+    selection = select_row(sampler.decision, sampler.threshold)
+    if selection is None:
+        count(_PASSED)
+        return None
+    count(decided(sampler.decision, 1, selection))
+    return Kept(selection, sampler.rate)
 
 
 def _of_call(decision: Decision, rows: int) -> float:

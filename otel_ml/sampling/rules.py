@@ -31,12 +31,14 @@ class When(Sampler):
     """
 
     def __init__(self, rule: Rule, *, rate: float = 1.0) -> None:
-        if not callable(rule):
+        if not callable(rule) or rule in _MAKERS:
             raise ConfigurationError(
-                f"When({rule!r}): a rule is a function of the prediction, such as sampling.failed"
+                f"When({rule!r}): a rule is a function of the prediction, such as sampling.failed, or what "
+                "sampling.missing() or sampling.slower_than(0.5) makes"
             )
         self.rule = rule
         self.rate = share("rate", rate)
+        self._none, self._all = Decision(0.0, RULE), Decision(self.rate, RULE)
 
     def check(self, model: Model) -> None:
         """`ConfigurationError` when the rule does not suit the model."""
@@ -45,12 +47,12 @@ class When(Sampler):
     def __call__(self, prediction: Prediction) -> Decision:
         found = self.rule(prediction)
         if isinstance(found, (bool, np.bool_)):
-            return Decision(self.rate if found else 0.0, RULE)
+            return self._all if found else self._none
         chosen = np.asarray(found, dtype=bool)
         if chosen.shape != (prediction.rows,):
             raise ValueError(f"the rule {self.rule!r} gave shape {chosen.shape} for {prediction.rows} rows")
         if len(chosen) == 1:
-            return Decision(self.rate if chosen[0] else 0.0, RULE)
+            return self._all if chosen[0] else self._none
         return Decision(np.where(chosen, self.rate, 0.0), RULE)
 
 
@@ -66,13 +68,24 @@ def slower_than(seconds: float) -> Rule:
 
 def missing(*features: str) -> Rule:
     """Rows in which one of the features has no value (None, NaN, NaT) or is not there; without names, any feature."""
-    return _Missing(features)
+    return _Missing(_names(features))
 
 
 def out_of_range(*features: str) -> Rule:
     """Rows in which a number lies beyond the limits that the baseline has for it, infinities included; without
     names, of any feature."""
-    return _OutOfRange(features)
+    return _OutOfRange(_names(features))
+
+
+def _names(features: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(isinstance(name, str) for name in features):
+        raise ConfigurationError(
+            f"{features!r} are not all names of features; write missing('age', 'income')"
+        )
+    return features
+
+
+_MAKERS: tuple[object, ...] = (missing, out_of_range, slower_than)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +105,15 @@ class _Missing:
         if known and not set(self.features) <= set(known):
             raise _no_feature(f"missing{self.features!r}", model, set(self.features) - set(known))
 
-    def __call__(self, prediction: Prediction) -> Bools:
+    def __call__(self, prediction: Prediction) -> bool | Bools:
         rows = prediction.input
         if rows is None:
-            return np.zeros(prediction.rows, dtype=bool)
+            return False
         matrix = None if self.features else rows.matrix
         if matrix is not None:
-            return np.asarray(np.isnan(matrix).any(axis=1))
+            return _nan_in_row(matrix) if len(matrix) == 1 else np.asarray(np.isnan(matrix).any(axis=1))
+        if prediction.rows == 1:
+            return any(is_missing(rows.value(name)) for name in self.features or rows.names)
         return _any_of(prediction.rows, (_absent(prediction, name) for name in self.features or rows.names))
 
 
@@ -129,6 +144,11 @@ def _limits_of(baseline: Baseline) -> dict[str, tuple[float, float]]:
     """Limits of the baseline's numbers; kept, for to make them takes longer than a prediction."""
     numeric = {name: one for name, one in baseline.features.items() if isinstance(one, NumericSummary)}
     return {name: summary.limits for name, summary in numeric.items()}
+
+
+def _nan_in_row(matrix: NDArray[Any]) -> bool:
+    """Whether the only row has a NaN; to look for a byte takes a fifth of what `any` takes."""
+    return matrix.dtype.kind == "f" and 1 in np.isnan(matrix).tobytes()
 
 
 def _absent(prediction: Prediction, name: str) -> Bools | None:

@@ -1,8 +1,9 @@
 """Rows by stratum: a rate for each, or an expected number of each a minute.
 
 Q rows of a stratum a minute: p = min(1, h·Q/max(N̂, seen)) with h = 1 + 1.65/√Q + 1.5/Q, N̂ the rows of the smallest of
-the last three minutes that had any, `seen` this minute's rows with this call's. h is what Q kept rows need for
-fewer than Q to be kept in one minute of twenty only; a stratum smaller than its quota is kept whole.
+the last three minutes that had any, `seen` this minute's rows with this call's. While traffic
+does not fall, h is what Q kept rows need for fewer than Q to be kept in one minute of twenty only. A stratum smaller
+than its quota is kept whole.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import semconv
+from .. import _guard, semconv
 from ..columns import Column, category, is_missing, series
 from ..errors import ConfigurationError
 from ..model import Model
@@ -54,6 +56,10 @@ class Stratified(Stateful):
                 f"Stratified(by={by!r}, rate={rate}, per_minute={per_minute}): give either rate, a share, or "
                 "per_minute, a number of rows; rates= is beside both"
             )
+        if not isinstance(by, str) and not callable(by):
+            raise ConfigurationError(
+                f"Stratified(by={by!r}): give the name of one feature, {LABEL!r}, or a function of the prediction"
+            )
         self.by = by
         self.rate = None if rate is None else share("rate", rate)
         self.rates = {category(name): share(f"rates[{name!r}]", r) for name, r in (rates or {}).items()}
@@ -71,14 +77,14 @@ class Stratified(Stateful):
             )
 
     def __call__(self, prediction: Prediction) -> Decision:
+        if prediction.rows == 1:
+            return self._all_of(self._value(prediction), 1)
         n, values = prediction.rows, self._values(prediction)
-        if values is not None and len(values) != n:
+        if values is None:
+            return self._all_of(None, n)
+        if len(values) != n:
             raise ValueError(f"by={self.by!r} gave {len(values)} strata for {n} rows")
         minute = int(self._clock() // 60)
-        if values is None or n == 1:
-            with self._lock:
-                name, every = self._of(category_of(None if values is None else values[0]), n, minute)
-            return Decision(every, STRATUM, name)
         distinct, codes = strata(values)
         rows = np.bincount(codes, minlength=len(distinct)).tolist()
         with self._lock:
@@ -89,10 +95,36 @@ class Stratified(Stateful):
         p = np.array([one for _, one in found], dtype=np.float64)
         return Decision(p[codes], STRATUM, names[codes])
 
+    def _all_of(self, value: object, rows: int) -> Decision:
+        """Every row is in the stratum of `value`."""
+        name = (_of_number if type(value) in (float, int) else category_of)(value)
+        minute = int(self._clock() // 60)
+        with self._lock:
+            name, every = self._of(name, rows, minute)
+        return Decision(every, STRATUM, name)
+
+    def _value(self, prediction: Prediction) -> object:
+        """What the only row has."""
+        if not callable(self.by) and self.by != LABEL:
+            return prediction.value(self.by)
+        values = self._values(prediction)
+        if values is not None and len(values) != 1:
+            raise ValueError(f"by={self.by!r} gave {len(values)} strata for 1 rows")
+        return None if values is None else values[0]
+
     def _values(self, prediction: Prediction) -> Column | None:
         if callable(self.by):
             return series(self.by(prediction))
-        return prediction.outcome.labels if self.by == LABEL else prediction.column(self.by)
+        if self.by == LABEL:
+            return prediction.outcome.labels
+        found = prediction.column(self.by)
+        if found is None and prediction.error_type is None:
+            _guard.say_once(
+                f"strata:{prediction.model.name}:{self.by}",
+                "model %s: its input has no column %r to take strata from; its rows are all in %s",
+                prediction.model.name, self.by, semconv.MISSING_STRATUM,
+            )  # fmt: skip
+        return found
 
     def _of(self, name: str, rows: int, minute: int) -> tuple[str, float]:
         """What a stratum counts as, and the probability of its rows; `rows` of them are new. Under the lock."""
@@ -113,6 +145,9 @@ class Stratified(Stateful):
 def category_of(value: object) -> str:
     """The stratum of one value."""
     return semconv.MISSING_STRATUM if is_missing(value) else category(value)
+
+
+_of_number = lru_cache(maxsize=1024, typed=True)(category_of)  # most strata that are numbers come again
 
 
 def strata(values: Column) -> tuple[list[str], NDArray[np.intp]]:

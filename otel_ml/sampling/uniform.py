@@ -8,8 +8,7 @@ from .decision import RANDOM, Decision, Sampler, share
 
 
 class Random(Sampler):
-    """Every row with probability `rate`, whatever it is. Needs no prediction: `decision` and
-    `threshold` are always the same."""
+    """Every row with probability `rate`, whatever it is: `decision` and `threshold` are always the same."""
 
     def __init__(self, rate: float) -> None:
         self.rate = share("rate", rate)

@@ -53,7 +53,9 @@ def test_a_window_holds_what_was_reported_in_it() -> None:
     )
     assert (evaluation.window_start, evaluation.window_end) == (T0, T0 + 24 * S)
     assert (evaluation.rows, target(evaluation).rows) == (18 * 5 * 24, 18 * 5 * 24)
-    assert target(evaluation).statistics == expected.statistics
+    found = dict(target(evaluation).statistics)
+    assert found.pop("cusum") > 0  # of the windows so far that share no row
+    assert found == expected.statistics
     assert expected.phi > 2
     assert target(evaluation).p_value == expected.p_value
     assert target(evaluation).state_shares["ok"] == 1.0
@@ -179,11 +181,38 @@ def test_bounds_that_nest_are_collapsed_exactly() -> None:
         assert found.statistics["psi"] == 0.0
 
 
-def test_bounds_that_do_not_nest_are_not_compared() -> None:
-    """Counts on foreign bounds give no number, and the reason says why."""
+def test_foreign_bounds_are_compared_on_the_nearest_ones_and_flagged() -> None:
+    """Without drift there is no alarm, the result and a message say what was done."""
     e = engine()
     service = Service(T0)
-    service.rows(EVEN, bounds=(1.0, 2.0, 3.0, 4.0, 5.0))
+    known = (-0.8, -0.4, 0.0, 0.4, 0.8)
+    service.rows((120, 120, 120, 120, 120, 0), bounds=(-0.6, -0.2, 0.2, 0.6, 1.0))
+    send(e, reference(EVEN, T0, bounds=known), service.report(T0 + S), now=T0 + S)
+    found = target(the(finals(e, T0 + 3 * S, since=T0 + S)))
+    assert (found.evaluated, found.foreign_bounds) == (True, True)
+    assert "counted on other bounds than the baseline's" in found.detail
+    (message,) = e.messages()
+    assert "'churn'" in message
+    assert "other bounds than its baseline's" in message
+
+
+def test_counts_on_two_layouts_are_compared_together() -> None:
+    """While pods change from one baseline to the next, the rows of both count."""
+    e = engine()
+    one, two = Service(T0), Service(T0, identity={"pod": "b"})
+    one.rows(EVEN)
+    two.rows((200, 200, 200), bounds=(-0.5, 0.5))
+    send(e, reference(EVEN, T0), one.report(T0 + S), two.report(T0 + S), now=T0 + S)
+    found = target(the(finals(e, T0 + 3 * S, since=T0 + S)))
+    assert (found.rows, found.foreign_bounds) == (1200, False)
+    assert found.statistics["psi"] == 0.0
+
+
+def test_bounds_that_do_not_nest_are_not_compared() -> None:
+    """Counts of which no bound lies where the reference has values give no number, and the reason says why."""
+    e = engine()
+    service = Service(T0)
+    service.rows(EVEN, bounds=(1.5, 2.0, 3.0, 4.0, 5.0))
     send(e, reference(EVEN, T0), service.report(T0 + S), now=T0 + S)
     found = target(the(finals(e, T0 + 3 * S, since=T0 + S)))
     assert (found.evaluated, found.reason, found.statistics) == (False, "bounds_differ", {})

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from pointbatches import BOUNDS, P, S, batch, series
 
 from otel_ml import semconv
-from otel_ml.baseline import Baseline
-from otel_ml.errors import ConfigurationError
 from otel_ml_collector import build
-from otel_ml_collector.settings import BaselineSources, MlDrift
+from otel_ml_collector.settings import MlDrift
 
 
 def settings(**values: object) -> MlDrift:
@@ -33,23 +30,24 @@ def test_a_short_window_has_a_fast_lane_and_a_reach_that_fit_it():
     assert (short.fast_length, short.max_age) == (600.0, 1800.0)
 
 
-def test_baselines_are_read_from_every_file_of_a_directory(tmp_path):
-    """Files whose names end in .baseline.json; others are left alone."""
-    for model in ("churn", "fraud"):
-        rows = {"age": np.arange(1000.0)}
-        Baseline.fit(rows, model=model, version="1").save(tmp_path / f"{model}.baseline.json")
-    (tmp_path / "notes.json").write_text("{")
-    read = build.baselines(BaselineSources(sources=("file",), path=str(tmp_path)))
-    assert [baseline.model for baseline in read] == ["churn", "fraud"]
-
-
-def test_every_baseline_file_that_cannot_be_read_is_named(tmp_path):
-    """All of them at once."""
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.baseline.json").write_text("{")
-    with pytest.raises(ConfigurationError) as caught:
-        build.baselines(BaselineSources(sources=("file",), path=str(tmp_path)))
-    assert [name for name in ("a", "b") if f"{name}.baseline.json" in str(caught.value)] == ["a", "b"]
+@pytest.mark.parametrize(
+    ("drift", "expected"),
+    [
+        ({"window": {"type": "decayed", "length": "6h"}}, ("decayed", 3600.0, 0, None, 1)),
+        ({"window": {"type": "count", "rows": 500}}, ("count", 600.0, 500, None, 1)),
+        ({"baseline": {"sources": ["rolling"]}}, ("sliding", 3600.0, 0, 7 * 86400.0, 1)),
+        ({"baseline": {"sources": ["rolling"], "span": "48h"}}, ("sliding", 3600.0, 0, 172800.0, 1)),
+        (
+            {"window": {"type": "tumbling", "length": "1h"}, "baseline": {"sources": ["previous"]}},
+            ("tumbling", 3600.0, 0, None, 1),
+        ),
+    ],
+)
+def test_windows_and_baselines_of_every_kind_are_built(drift, expected):
+    """Steps, rows, the history that is kept, and one evaluation where the previous window is the baseline."""
+    made = settings(**drift)
+    window = build.window_spec(made)
+    assert (window.type, window.step, window.rows, window.history, build.policy(made).consecutive) == expected
 
 
 def test_baselines_from_the_wire_can_be_left_out():

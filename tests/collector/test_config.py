@@ -312,3 +312,30 @@ def test_two_components_of_a_type_are_told_apart_by_their_names():
         )
     )
     assert list(config.exporters) == ["otlp/a", "otlp/b"]
+
+
+@pytest.mark.parametrize(
+    ("drift", "path", "said"),
+    [
+        ("{window: {type: count}}", "window.rows", "is missing; say how many rows end a window"),
+        ("{window: {rows: 100}}", "window.rows", "goes with type: count only"),
+        ("{window: {type: decayed, max_age: 72h}}", "window.max_age", "does not go with type: decayed"),
+        (
+            "{baseline: {sources: [previous, seasonal]}}",
+            "baseline.sources",
+            "has previous and seasonal; one of",
+        ),
+        ("{baseline: {span: 48h}}", "baseline.span", "goes with rolling only"),
+        ("{baseline: {sources: [wire], learn_rows: 9}}", "baseline.learn_rows", "goes with learned only"),
+        (
+            "{consecutive: 2, baseline: {sources: [wire, previous]}}",
+            "consecutive",
+            "must be 1 with the previous",
+        ),
+    ],
+)
+def test_windows_and_baselines_that_do_not_go_together_are_named(drift, path, said):
+    """Each key that asks for another one says which."""
+    found = problems(with_drift(drift))
+    assert list(found) == [f"processors.ml_drift.{path}"]
+    assert said in found[f"processors.ml_drift.{path}"]

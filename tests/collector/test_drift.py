@@ -11,9 +11,9 @@ from scipy import stats
 from otel_ml import semconv
 from otel_ml.errors import BoundsMismatch
 from otel_ml_collector import cells
-from otel_ml_collector.drift import DriftResult, Policy, Side, align, compare
+from otel_ml_collector.drift import OPTIONAL_STATISTICS, DriftResult, Policy, Side, align, compare
 
-ALL = Policy(statistics=("psi", "ks", "js", "hellinger", "wasserstein", "chi_square"))
+ALL = Policy(statistics=OPTIONAL_STATISTICS)
 ULP = 2.0**-22  # of float32 between 2 and 4
 
 
@@ -146,19 +146,24 @@ def test_bins_are_the_psi_cells() -> None:
 
 
 def test_only_statistics_asked_for_are_computed() -> None:
-    """psi, psi.excess, ks and ks.upper are always there, the others by the policy."""
+    """psi, psi.excess, ks, ks.upper and the design effect are always there, the others by the policy."""
     x = np.random.default_rng(0).normal(size=1000)
-    base = {"psi", "psi.excess", "ks", "ks.upper"}
+    base = {"psi", "psi.excess", "ks", "ks.upper", "design_effect"}
     assert numeric(x, x, Policy(statistics=())).statistics.keys() == base
-    assert numeric(x, x).statistics.keys() == base | {"js", "hellinger", "wasserstein", "chi_square"}
+    for name in set(OPTIONAL_STATISTICS) - {"distinct"}:
+        added = numeric(x, x, Policy(statistics=(name,))).statistics.keys() - base
+        levels = {f"quantile_shift@{level}" for level in ("0.05", "0.5", "0.95")}
+        assert added == (levels if name == "quantile_shift" else {name})
 
 
 def test_categories_have_no_order() -> None:
     """What needs an order is left out for categories, and their p-value is that of χ² alone."""
     result = categorical({"a": 600, "b": 400}, {"a": 250, "b": 250})
     expected = stats.chi2_contingency([[600, 400], [250, 250]], correction=False).pvalue
-    assert result.statistics.keys() == {"psi", "psi.excess", "js", "hellinger", "chi_square"}
-    assert result.p_value == pytest.approx(expected)
+    assert not {"ks", "ks.upper", "wasserstein", "mean_shift"} & result.statistics.keys()
+    assert result.statistics["distinct"] == 2
+    # Twice, since the largest gain is tested, too: here the same test.
+    assert result.p_value == pytest.approx(2 * expected)
 
 
 def test_panes_make_the_window_worth_less() -> None:
@@ -169,12 +174,12 @@ def test_panes_make_the_window_worth_less() -> None:
     panes = 25 * np.array([count(bounds, rng.normal(size=4)) for _ in range(24)])
     plain = compare(Side(count(bounds, x), bounds), Side(panes.sum(0), bounds), ALL)
     paned = compare(Side(count(bounds, x), bounds), Side(panes.sum(0), bounds, panes=panes), ALL)
-    assert (plain.phi, plain.effective_rows) == (1.0, 2400)
+    assert (plain.phi, plain.phi_at_least) == (1.0, 1.0)
     assert 15 < paned.phi < 40
-    assert paned.effective_rows == 2400 / paned.phi
+    assert 5 < paned.phi_at_least < paned.phi
     assert plain.p_value is not None
     assert paned.p_value is not None
-    assert plain.p_value < 1e-20 < 1e-3 < paned.p_value
+    assert plain.p_value < 1e-20 < 1e-4 < paned.p_value
     assert paned.statistics["psi"] == plain.statistics["psi"]
     assert paned.statistics["psi.excess"] < plain.statistics["psi.excess"]
 
@@ -209,6 +214,49 @@ def test_different_bounds_are_refused() -> None:
     counts = np.array([1, 2])
     with pytest.raises(BoundsMismatch, match="same cells"):
         compare(Side(counts, np.array([1.0])), Side(counts, np.array([2.0])), ALL)
+
+
+def test_a_spike_is_significant_where_chi_square_spreads_it() -> None:
+    """A sentinel on a tenth of the rows is beyond doubt even against a baseline of 500 rows."""
+    a, c = np.full(20, 25), np.full(20, 90)
+    c[7] += 200
+    result = compare(Side(a, np.arange(19.0)), Side(c, np.arange(19.0)), ALL)
+    assert result.p_value is not None
+    alone = stats.chi2_contingency([a, c], correction=False).pvalue
+    assert result.p_value < 1e-6 < alone
+
+
+def test_naming_the_frequent_does_not_make_the_rest_a_spike() -> None:
+    """Categories named by a small baseline are overrated, the others gain what those lose: no spike."""
+    rng = np.random.default_rng(1)
+    share = 1 / np.arange(1, 51)
+    share /= share.sum()
+    spikes = 0
+    for _ in range(200):
+        counts = rng.multinomial(500, share)
+        named = counts >= 10
+        known = {f"c{i}": int(n) for i, n in enumerate(counts) if named[i]}
+        other = int(counts[~named].sum())
+        truth = {f"c{i}": round(10_000 * share[i]) for i in np.flatnonzero(named)}
+        rest = 10_000 - sum(truth.values())
+        result = categorical({**known, "__other__": other}, {**truth, "__other__": rest})
+        spikes += result.spike is not None and result.spike[0] == "__other__"
+    assert spikes <= 10
+
+
+def test_rare_categories_of_clustered_rows_are_no_alarm() -> None:
+    """Sessions of 50 rows that miss a rare category altogether do not make it significant."""
+    rng = np.random.default_rng(2)
+    share = np.array([0.5, 0.3, 0.1, *[0.01] * 10])
+    names = tuple(f"c{i:02}" for i in range(13))
+    a = rng.multinomial(1000, share)
+    chances = []
+    for _ in range(100):
+        panes = 50 * rng.multinomial(8, share, size=24)
+        sides = Side(a, categories=names), Side(panes.sum(axis=0), categories=names, panes=panes)
+        chances.append(compare(*sides, ALL).p_value)
+    assert np.mean(np.array(chances) < 0.05) < 0.15
+    assert min(chances) > 1e-5
 
 
 # --- what must never happen -------------------------------------------------------------------------------
@@ -248,7 +296,8 @@ def test_one_row_in_a_rare_category_moves_nothing() -> None:
 def test_a_constant_that_stays_is_no_drift() -> None:
     """A feature that is one value on both sides has no distance and nothing to test."""
     result = constant([0, 5000, 0], [0, 300, 0])
-    assert set(result.statistics.values()) == {0.0}
+    assert {value for name, value in result.statistics.items() if name != "design_effect"} == {0.0}
+    assert result.cusum_step is None
     assert (result.p_value, result.spike) == (None, None)
     assert result.phi == 1
 
@@ -299,7 +348,7 @@ def test_states_alone_are_enough() -> None:
 def test_one_cell_has_nothing_to_test() -> None:
     """A single cell holds everything on both sides: distances 0, KS anywhere up to 1, p-value None."""
     result = compare(Side(np.array([700]), np.zeros(0)), Side(np.array([300]), np.zeros(0)), ALL)
-    assert {name for name, value in result.statistics.items() if value != 0} == {"ks.upper"}
+    assert {name for name, value in result.statistics.items() if value != 0} == {"ks.upper", "design_effect"}
     assert result.p_value is None
     assert result.bins is not None
     assert result.bins.labels == ("all",)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from otel_ml import semconv
 from otel_ml_collector import console, emit, scrape
-from otel_ml_collector.drift import Policy
+from otel_ml_collector.drift import OPTIONAL_STATISTICS, Policy
 from otel_ml_collector.emit import Sample
 from otel_ml_collector.evaluation import Bins, Evaluation, ModelKey, Target, TargetEvaluation
 
@@ -111,6 +111,35 @@ def values(evaluation: Evaluation, metric: semconv.Metric, **options: object) ->
 def test_an_evaluation_fills_this_gauge(metric, expected):
     """Each number of an evaluation has its gauge; cells are shown of targets that are not ok only."""
     assert values(EVALUATION, metric) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("total_variation", semconv.DRIFT_TOTAL_VARIATION),
+        ("mean_shift", semconv.DRIFT_MEAN_SHIFT),
+        ("distinct", semconv.DRIFT_DISTINCT),
+        ("design_effect", semconv.DRIFT_DESIGN_EFFECT),
+        ("cusum", semconv.DRIFT_CUSUM),
+    ],
+)
+def test_every_statistic_has_a_gauge(name, metric):
+    """What is computed leaves under a name of its own."""
+    assert values(with_target(statistics={name: 1.5}), metric) == {"feature,age": 1.5}
+
+
+def test_every_optional_statistic_has_a_gauge():
+    """None is computed for nothing."""
+    for name in OPTIONAL_STATISTICS:
+        samples = emit.gauges([with_target(statistics={name: 0.25})], Policy(), NOW)
+        assert [s.metric.name for s in samples if s.metric.name == f"ml.drift.{name}"] == [f"ml.drift.{name}"]
+
+
+def test_a_quantile_shift_says_which_quantile():
+    """One metric, a point a level."""
+    shifted = with_target(statistics={"quantile_shift@0.05": -0.5, "quantile_shift@0.5": 0.25})
+    expected = {"feature,age,0.05": -0.5, "feature,age,0.5": 0.25}
+    assert values(shifted, semconv.DRIFT_QUANTILE_SHIFT) == expected
 
 
 def test_every_gauge_names_its_model_and_only_what_its_metric_declares():

@@ -318,7 +318,7 @@ def test_bounds_that_keep_changing_are_forgotten() -> None:
         now = T0 + k * S
         send(e, [P(at, T0, now, (1, 2), (float(k),))], now=now)
         e.advance(now)
-    assert len(e._bounds) == len(e._shapes) < 1100
+    assert len(e._shapes) < 1100
 
 
 def test_pods_that_come_and_go_do_not_use_up_the_streams() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import numpy as np
 import pytest
 from pointbatches import EVEN, T0, S, Service, batch
 
+from otel_ml.baseline import Baseline
 from otel_ml_collector import config, service
 from otel_ml_collector.emit import BATCH
 from otel_ml_collector.intake import Overloaded
@@ -84,3 +87,26 @@ async def test_a_full_reorder_buffer_asks_senders_to_come_back(monkeypatch: pyte
     assert running._consume(batch(pod.report(START + S))) == {}
     with pytest.raises(Overloaded, match="later"):
         running._consume(batch(pod.report(START + 2 * S)))
+
+
+async def test_a_baseline_file_that_changes_is_used_without_a_restart(tmp_path: Path) -> None:
+    """From the next refresh on, windows are compared with what the file holds now."""
+    path, clock = tmp_path / "churn.baseline.json", Clock()
+    ages = np.random.default_rng(0).normal(size=1000)
+    first, second = (Baseline.fit({"age": ages + shift}, model="churn", version="3") for shift in (0, 5))
+    first.save(path)
+    sources = f"baseline: {{sources: [file], path: {path}}}"
+    text = CONFIG.replace("interval: 1s,", f"interval: 1s, {sources},")
+    running = service.Service(config.parse(text, source="test", environ={}), clock=clock)
+    pod = Service(START)
+    used = []
+    for k, baseline in ((1, first), (2, second)):
+        baseline.save(path)
+        pod.rows(EVEN)
+        clock.now = START + 3 * k * S
+        running._consume(batch(pod.report(clock.now - S // 2)))
+        clock.now += 2 * S
+        await running.tick()
+        (evaluation,) = running._engine.current(clock.now)
+        used.append(evaluation.baseline_id)
+    assert used == [first.id, second.id]

@@ -11,11 +11,13 @@ import pytest
 from pointbatches import S, series
 
 from otel_ml import semconv
+from otel_ml_collector.layouts import Exponential, Shapes
 from otel_ml_collector.points import CUMULATIVE, DELTA
 from otel_ml_collector.streams import Points, Streams, ragged
 
 STARTED = 1000 * S
 MAX_AGE = 600 * S
+SHAPES = Shapes()
 
 
 @dataclass
@@ -28,7 +30,12 @@ class Sent:
     temporality: int = CUMULATIVE
     feature: str = "age"
     pod: str = "a"
-    shape: int = 1
+    bounds: tuple[float, ...] | Exponential | None = None
+    """None: as many as the values need."""
+
+    def shape(self) -> int:
+        own = tuple(map(float, range(len(self.values) - 1)))
+        return SHAPES.of(own if self.bounds is None else self.bounds)
 
 
 def push(streams: Streams, *sent: Sent) -> None:
@@ -39,7 +46,7 @@ def push(streams: Streams, *sent: Sent) -> None:
             np.array([STARTED + round(p.start * S)]),
             np.array([STARTED + round(p.time * S)]),
             np.array([p.temporality], np.int8),
-            np.array([p.shape]),
+            np.array([p.shape()]),
             np.array([len(p.values)]),
             np.array(p.values, np.int64),
         )
@@ -47,7 +54,7 @@ def push(streams: Streams, *sent: Sent) -> None:
 
 
 def streams() -> Streams:
-    return Streams(started=STARTED, initial_max_age=MAX_AGE)
+    return Streams(SHAPES, started=STARTED, initial_max_age=MAX_AGE)
 
 
 def applied(*sent: Sent, until: float = 10_000) -> tuple[list[tuple[float, list[int]]], Counter[str]]:
@@ -119,12 +126,86 @@ def test_a_decrease_of_one_bucket_is_a_reset_though_the_total_grows() -> None:
     assert counts == {"reset": 1}
 
 
-@pytest.mark.parametrize("changed", [Sent(1, 20, [1, 2, 3], shape=2), Sent(1, 20, [3, 4], shape=2)])
-def test_other_bounds_without_a_new_start_are_a_reset(changed: Sent) -> None:
-    """Counts on other bounds cannot be subtracted; they become the base."""
-    following = Sent(1, 30, [v + 1 for v in changed.values], shape=2)
+@pytest.mark.parametrize(
+    "changed", [Sent(1, 20, [1, 2, 3], bounds=(-1.0, 1.0)), Sent(1, 20, [3, 4], bounds=(7.0,))]
+)
+def test_bounds_that_cut_filled_buckets_without_a_new_start_are_a_reset(changed: Sent) -> None:
+    """What was counted before cannot be said on them; they become the base, and the stream is named."""
+    following = Sent(1, 30, [v + 1 for v in changed.values], bounds=changed.bounds)
     found, counts = applied(Sent(1, 10, [1, 1]), changed, following)
     assert found == [(10, [1, 1]), (30, [1] * len(changed.values))]
+    assert counts == {"reset": 1}
+    state = streams()
+    push(state, Sent(1, 10, [1, 1]), changed)
+    result = state.apply(STARTED + 30 * S)
+    assert result is not None
+    assert result.relaid == (0,)
+
+
+def test_coarser_bounds_without_a_new_start_lose_nothing() -> None:
+    """Where all new bounds are old ones, the difference is exact."""
+    found, counts = applied(
+        Sent(1, 10, [1, 2, 3, 4], bounds=(1.0, 2.0, 3.0)), Sent(1, 20, [5, 9], bounds=(2.0,))
+    )
+    assert found == [(10, [1, 2, 3, 4]), (20, [2, 2])]
+    assert counts == {}
+
+
+def test_an_exponential_histogram_that_grows_and_coarsens_is_differenced_exactly() -> None:
+    """Its offsets move outwards and its scale drops within one start; no count is lost."""
+    fine = Exponential(1, positive=(0, 4))  # (1, √2], (√2, 2], (2, 2√2], (2√2, 4]
+    wide = Exponential(0, positive=(-1, 3))  # (½, 1], (1, 2], (2, 4], (4, 8]
+    found, counts = applied(
+        Sent(1, 10, [0, 0, 0, 1, 2, 3, 4, 0], bounds=fine),
+        Sent(1, 20, [0, 0, 0, 7, 3, 8, 1, 0], bounds=wide),
+    )
+    assert found == [(10, [0, 0, 0, 1, 2, 3, 4, 0]), (20, [0, 0, 0, 7, 0, 1, 1, 0])]
+    assert counts == {}
+
+
+def test_a_bucket_below_the_new_offset_that_vanished_is_a_reset() -> None:
+    """Buckets that are not sent are empty: one that held something before tells of a restart."""
+    found, counts = applied(
+        Sent(1, 10, [0, 0, 0, 5, 3, 8, 0], bounds=Exponential(0, positive=(0, 3))),
+        Sent(1, 20, [0, 0, 0, 3, 20, 0], bounds=Exponential(0, positive=(1, 3))),
+        Sent(1, 30, [0, 0, 0, 4, 20, 0], bounds=Exponential(0, positive=(1, 3))),
+    )
+    assert found == [(10, [0, 0, 0, 5, 3, 8, 0]), (30, [0, 0, 0, 1, 0, 0])]
+    assert counts == {"reset": 1}
+
+
+EXPONENTIAL = Exponential(0, positive=(0, 2))
+
+
+@pytest.mark.parametrize("bounds", [None, EXPONENTIAL], ids=["explicit", "exponential"])
+def test_a_point_of_a_reset_never_passes_for_an_increment(bounds: Exponential | None) -> None:
+    """Its whole count is from before and after the reset, so that it counts nothing (collector-contrib#48278)."""
+    found, counts = applied(
+        Sent(1, 10, [0, 0, 0, 10, 10, 0], bounds=bounds), Sent(1, 20, [0, 0, 0, 2, 3, 0], bounds=bounds)
+    )
+    assert found == [(10, [0, 0, 0, 10, 10, 0])]
+    assert counts == {"reset": 1}
+
+
+@pytest.mark.parametrize("bounds", [None, EXPONENTIAL], ids=["explicit", "exponential"])
+def test_a_reset_shows_in_one_bucket_though_the_total_grows(bounds: Exponential | None) -> None:
+    """Buckets decide, not their sum, in both kinds of histogram (collector-contrib#49355)."""
+    found, counts = applied(
+        Sent(1, 10, [0, 0, 0, 10, 10, 0], bounds=bounds), Sent(1, 20, [0, 0, 0, 2, 30, 0], bounds=bounds)
+    )
+    assert found == [(10, [0, 0, 0, 10, 10, 0])]
+    assert counts == {"reset": 1}
+
+
+@pytest.mark.parametrize("bounds", [None, EXPONENTIAL], ids=["explicit", "exponential"])
+def test_after_a_reset_counting_goes_on_below_the_old_height(bounds: Exponential | None) -> None:
+    """The point of the reset is the new base at once, so that the next ones are no resets of the old height
+    (collector-contrib#49869) and, above it, are not taken for the difference to it (collector-contrib#50828)."""
+    found, counts = applied(
+        Sent(1, 10, [0, 0, 0, 10, 10, 0], bounds=bounds), Sent(1, 20, [0, 0, 0, 2, 3, 0], bounds=bounds),
+        Sent(1, 30, [0, 0, 0, 4, 5, 0], bounds=bounds), Sent(1, 40, [0, 0, 0, 14, 15, 0], bounds=bounds),
+    )  # fmt: skip
+    assert found[1:] == [(30, [0, 0, 0, 2, 2, 0]), (40, [0, 0, 0, 10, 10, 0])]
     assert counts == {"reset": 1}
 
 
@@ -211,8 +292,8 @@ def test_two_cumulative_writers_with_one_identity_do_not_corrupt_each_other() ->
 def test_streams_do_not_touch_each_other() -> None:
     """Features and pods have a state each, however their points interleave."""
     found, _ = applied(
-        Sent(1, 10, [1, 1]), Sent(1, 10, [5, 5, 5], pod="b", shape=2), Sent(1, 20, [2, 9]),
-        Sent(1, 20, [6, 5, 9], pod="b", shape=2), Sent(1, 20, [7], feature="plan", shape=0),
+        Sent(1, 10, [1, 1]), Sent(1, 10, [5, 5, 5], pod="b"), Sent(1, 20, [2, 9]),
+        Sent(1, 20, [6, 5, 9], pod="b"), Sent(1, 20, [7], feature="plan"),
     )  # fmt: skip
     assert found == [(10, [1, 1]), (10, [5, 5, 5]), (20, [1, 0, 4]), (20, [1, 8]), (20, [7])]
 
@@ -221,13 +302,13 @@ def test_expired_streams_leave_the_others_as_they_were() -> None:
     """Their places are used again, and what the others had reported stays their base."""
     state = streams()
     for pod in range(100):
-        push(state, Sent(1, 10 + pod, [pod] * (pod % 7 + 1), pod=str(pod), shape=pod % 7))
+        push(state, Sent(1, 10 + pod, [pod] * (pod % 7 + 1), pod=str(pod)))
     collect(state, 200)
     gone = state.expire(STARTED + 90 * S)
     assert len(gone) == 80
     assert len(state) == 20
     for pod in range(75, 100):
-        push(state, Sent(1, 300, [pod + 1] * (pod % 7 + 1), pod=str(pod), shape=pod % 7))
+        push(state, Sent(1, 300, [pod + 1] * (pod % 7 + 1), pod=str(pod)))
     found, counts = collect(state, 400)
     new, known = [v for _, v in found if v[0] > 1], [v for _, v in found if v[0] == 1]
     assert sorted(new) == sorted([p + 1] * (p % 7 + 1) for p in range(75, 80))
@@ -248,7 +329,7 @@ def test_bounds_that_keep_changing_do_not_leak() -> None:
     """The arena of last values is packed again before it grows."""
     state = streams()
     for k in range(2000):
-        push(state, Sent(1, 10 + k, [k] * (20 + k % 2), shape=k % 2))
+        push(state, Sent(1, 10 + k, [k] * (20 + k % 2)))
         collect(state, 10 + k)
     assert len(state._arena) < 5000
 

@@ -10,7 +10,7 @@ import pytest
 from otel_ml import semconv
 from otel_ml_collector.drift import DriftResult, Policy, Side, compare
 from otel_ml_collector.evaluation import Target
-from otel_ml_collector.verdict import Held, Verdict, judge
+from otel_ml_collector.verdict import Held, Slow, Verdict, judge
 
 POLICY = Policy()
 X = Target("feature", "x")
@@ -21,7 +21,7 @@ NOTHING = DriftResult(
     values=5200,
     has_cells=True,
     phi=1.0,
-    effective_rows=5200.0,
+    phi_at_least=1.0,
     statistics={"psi": 0.01, "psi.excess": 0.005, "ks": 0.02},
     p_value=0.4,
     state_shares={},
@@ -94,7 +94,7 @@ def run(results: list[DriftResult], held: Held = Held(), policy: Policy = POLICY
         (missing(0.01, 0.2, 1e-9, values(0.41)), 2, "psi"),
         (missing(0.12, 0.71, 1e-9, values(0.12)), 2, "state:missing"),
         (values(0.41, values=150), 0, "rows_low"),
-        (values(0.41, phi=30.0), 0, "rows_low"),
+        (values(0.41, phi=40.0, phi_at_least=30.0), 0, "rows_low"),
         (values(0.41, reference_values=499), 0, "reference_small"),
         (values(0.0, p=None), 0, "ok"),
     ],
@@ -123,7 +123,10 @@ def test_status_and_reason(result: DriftResult, status: int, reason: str) -> Non
         (values(0.3, p=0.01), "PSI excess 0.3 ≥ 0.25 but p 0.01 ≥ 0.001 over 5,200 rows"),
         (values(0.05), "p 1e-12 < 0.001 but PSI excess 0.05 < 0.1 and KS 0.02 < 0.1 over 5,200 rows"),
         (values(0.41, values=150), "150 rows in the window, fewer than 200"),
-        (values(0.41, phi=30.0), "5,200 rows in the window, worth 173 independent ones, fewer than 200"),
+        (
+            values(0.41, phi=40.0, phi_at_least=30.0),
+            "5,200 rows in the window, worth 173 independent ones at most, fewer than 200",
+        ),
         (values(0.41, reference_values=499), "499 rows in the baseline, fewer than 500"),
     ],
 )
@@ -187,10 +190,17 @@ def test_clearing_is_not_begun_just_below_the_limit() -> None:
 
 @pytest.mark.parametrize(
     ("result", "status"),
-    [(values(0.01, ks=0.09), 1), (missing(0.005, 0.17, 1e-9), 1), (values(0, 0.09, 0.5), 0)],
+    [
+        (values(0.01, ks=0.09), 1),
+        (missing(0.005, 0.17, 1e-9), 1),
+        (values(0, 0.09, 0.5), 0),
+        (values(0.01, ks=0.06), 0),
+        (values(0.01, ks=0.06, s=1 / 1000), 1),
+        (values(0.0, spike=("= 0", 0.045)), 1),
+    ],
 )
 def test_other_effects_near_their_limit_hold_too(result: DriftResult, status: int) -> None:
-    """KS and states hold a warning from 80 % of their limit up, unless they are chance."""
+    """KS, spikes and states hold a warning from 80 % of their limit up, allowing for noise, unless they are chance."""
     assert run([result] * 3, Held(1))[-1] == status
 
 
@@ -240,6 +250,63 @@ def test_the_whole_window_speaks_for_itself_once_it_has_drifted() -> None:
 def test_fast_lane_needs_all_three(fast: DriftResult) -> None:
     """A daily swing, a chance or a handful of rows does not raise at once."""
     assert one(NOTHING, fast=fast, final=False).status == 0
+
+
+# --- slow drift -------------------------------------------------------------------------------------------
+
+
+def test_a_small_difference_that_lasts_is_a_warning() -> None:
+    """The cumulative sum raises a warning at most, says so, and holds it until it is clearly below its limit."""
+    verdict = judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow(12.3)})[X]
+    assert (verdict.status, verdict.reason, verdict.p_value) == (1, "slow", None)
+    assert verdict.detail == "a small difference that lasts: cumulative sum 12 ≥ 12 over 5,200 rows"
+    assert judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow(24.0)})[X].status == 1
+    statuses, held = [], {X: Held(1)}
+    for score in (10.0, 9.0, 8.0):
+        verdict = judge({X: values(0.05)}, held, POLICY, final=True, slow={X: Slow(score)})[X]
+        statuses.append(verdict.status)
+        held = {X: verdict.held}
+    assert statuses == [1, 1, 0]
+
+
+def test_a_larger_effect_is_the_reason_beside_a_slow_one() -> None:
+    """What has drifted is called so, whatever has added up."""
+    verdict = judge({X: values(0.41)}, {}, POLICY, final=True, slow={X: Slow(20.0)})[X]
+    assert (verdict.status, verdict.reason) == (2, "psi")
+
+
+def added(slow: Slow, result: DriftResult, start: int, baseline: str = "b") -> Slow:
+    """The sum after a window of 24 that begins at `start`."""
+    return slow.after(result, start=start, end=start + 24, baseline_id=baseline, policy=POLICY)
+
+
+def test_windows_that_share_rows_add_up_once() -> None:
+    """Of windows that slide by an hour, one in 24 goes into the sum."""
+    slow = Slow()
+    for start in range(49):
+        slow = added(slow, replace(values(0.05), cusum_step=2.0), start)
+    assert (slow.score, slow.until) == (6.0, 72)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        replace(values(0.05, values=150), cusum_step=5.0),
+        replace(values(0.05, reference_values=400), cusum_step=5.0),
+        values(0.05),
+    ],
+    ids=["few rows", "small baseline", "nothing to test"],
+)
+def test_a_window_that_says_nothing_leaves_the_sum(result: DriftResult) -> None:
+    """Too few rows, or one cell, neither add nor reset."""
+    before = Slow(7.0, 24, "b")
+    assert added(before, result, 24) == before
+
+
+def test_the_sum_starts_anew_with_another_baseline() -> None:
+    """Only then: what was summed up is the distance to the old one."""
+    window = replace(values(0.05), cusum_step=1.0)
+    assert added(Slow(7.0, 24, "a"), window, 24) == Slow(1.0, 48, "b")
 
 
 # --- calibration ------------------------------------------------------------------------------------------

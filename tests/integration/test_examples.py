@@ -20,7 +20,15 @@ from integration.sink import Sink
 from otel_ml import Baseline, semconv
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-RUN_HERE = {"auto_instrumented.py", "decorated_function.py", "fastapi_service.py", "make_baseline.py"}
+RUN_HERE = {
+    "auto_instrumented.py",
+    "decorated_function.py",
+    "fastapi_service.py",
+    "make_baseline.py",
+    "per_segment.py",
+    "shadow_deployment.py",
+    "uncertainty_labelling.py",
+}
 
 COLLECTOR = """
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
@@ -89,7 +97,7 @@ def assert_declared(requests: Sequence[Any], sent: Sequence[tuple[str, dict[str,
             for metric in scope.metrics if scope.scope.name.startswith(semconv.SDK_SCOPE) else ():
                 spec, form = known[metric.name], str(metric.WhichOneof("data"))
                 assert (metric.unit, metric.description) == (spec.unit, spec.description)
-                assert form == FORMS[spec.kind]
+                assert form.removeprefix("exponential_") == FORMS[spec.kind]
                 for point in getattr(metric, form).data_points:
                     assert set(values(point.attributes)) - set(spec.attributes) == set(), metric.name
 
@@ -128,11 +136,13 @@ def test_decorated_function_sends_its_calls_and_its_baseline(tmp_path: Path) -> 
     ]  # fmt: skip
     assert 0 < sent[0][1]["ml.prediction.score.value"] < 1
     assert last(arrived, "ml.inference.rows", "ml.model.name") == {"churn": 300}
-    assert last(arrived, "ml.feature.value", "ml.feature.name") == {"age": 300, "income": 300}
+    assert last(arrived, "ml.feature.value", "ml.feature.name") == {
+        "age": 300, "income": 300, "pc1": 300, "pc2": 300,
+    }  # fmt: skip
     assert last(arrived, "ml.prediction.score", "ml.prediction.score.type") == {"probability": 300}
     assert_declared(arrived, sent)
     reference = {a.get("ml.feature.name", "score"): p.count for a, p in points(arrived, "ml.baseline.value")}
-    assert reference == {"age": 5000, "income": 5000, "score": 5000}
+    assert reference == {"age": 5000, "income": 5000, "score": 5000, "pc1": 2500, "pc2": 2500}
 
 
 def test_decorated_function_without_an_endpoint_prints() -> None:
@@ -152,7 +162,7 @@ def test_decorated_function_through_a_collector(tmp_path: Path) -> None:
     rows = {
         a.get("ml.feature.name", "score"): p.as_double for a, p in points(arrived, "ml.drift.window.rows")
     }
-    assert rows == {"age": 300, "income": 300, "score": 300}
+    assert rows == {"age": 300, "income": 300, "score": 300, "pc1": 300, "pc2": 300}
     assert {point.as_double for _, point in points(arrived, "ml.drift.status")} == {0}
     assert {a["ml.service.name"] for a, _ in points(arrived, "ml.drift.psi")} == {"churn-api"}
 
@@ -170,7 +180,7 @@ def test_auto_instrumented_pipeline_is_one_model(tmp_path: Path) -> None:
     assert {a["ml.model.type"] for _, a in sent} == {"LogisticRegression"}
     assert last(arrived, "ml.inference.rows", "ml.operation.name") == {"predict_proba": 57, "predict": 5}
     features = last(arrived, "ml.feature.value", "ml.feature.name")
-    assert (len(features), set(features.values()), features["mean radius"]) == (30, {62}, 62)
+    assert (len(features), set(features.values()), features["mean radius"]) == (30 + 8, {62}, 62)
     assert sum(last(arrived, "ml.predictions", "ml.prediction.label").values()) == 62
 
 
@@ -213,19 +223,64 @@ def service(sink: Sink) -> Iterator[str]:
     assert "otel-ml" not in rest, rest
 
 
-def test_fastapi_service_records_both_endpoints(tmp_path: Path) -> None:
-    """Requests are answered as usual; each is a span, and after SIGTERM every row has arrived."""
+def test_fastapi_service_records_predictions_and_truth(tmp_path: Path) -> None:
+    """Requests are answered as usual; each is a span, the truth links to its prediction's, and all rows arrive."""
     with Sink(tmp_path) as sink:
         with service(sink) as url:
             one = httpx.post(f"{url}/predict", json={"age": 30, "income": 42.5}).raise_for_status().json()
             two = [{"age": 30, "income": 42.5}, {"age": 60, "income": 12.5}]
             many = httpx.post(f"{url}/predict_many", json=two).raise_for_status().json()
             assert httpx.post(f"{url}/predict", json={"age": "?"}).status_code == 422
-        arrived, sent = sink.metrics(), spans(sink)
-    assert_declared(arrived, sent)
-    assert one == many[0] > 0.5 > many[1]
-    assert [(name, a["ml.batch.size"]) for name, a in sent] == [("predict churn", 1), ("predict churn", 2)]
-    assert sent[0][1]["ml.prediction.score.value"] == pytest.approx(one)
+            for prediction_id, status in ((many[1]["prediction_id"], 200), ("made up", 422)):
+                told = {"prediction_id": prediction_id, "churned": False}
+                assert httpx.post(f"{url}/truth", json=told).status_code == status
+        arrived, (single, batch, truth) = sink.metrics(), spans(sink)
+    assert_declared(arrived, [single, batch])
+    assert one["score"] == many[0]["score"] > 0.5 > many[1]["score"]
+    assert len({one["prediction_id"], *(answer["prediction_id"] for answer in many)}) == 3
+    assert [(name, a["ml.batch.size"]) for name, a in (single, batch)] == [
+        ("predict churn", 1), ("predict churn", 2),
+    ]  # fmt: skip
+    assert single[1]["ml.prediction.score.value"] == pytest.approx(one["score"])
+    assert truth[0] == "feedback churn"
     assert last(arrived, "ml.inference.rows", "ml.model.name") == {"churn": 3}
-    assert last(arrived, "ml.feature.value", "ml.feature.name") == {"age": 3, "income": 3}
+    assert last(arrived, "ml.feature.value", "ml.feature.name") == {"age": 3, "income": 3, "pc1": 3, "pc2": 3}
     assert last(arrived, "ml.prediction.score", "ml.prediction.score.type") == {"probability": 3}
+    assert sum(last(arrived, "ml.sampling.decisions", "ml.sampling.reason", "ml.sampling.kept").values()) == 3
+    assert last(arrived, "ml.feedback.labels", "ml.feedback.label") == {"false": 1}
+
+
+def test_uncertainty_labelling() -> None:
+    """Labels of doubtful rows make a better model, and tell its accuracy when they are weighted, and only then."""
+    printed = run("uncertainty_labelling.py")
+    said = dict(re.findall(r"^(\S.*?)  +(0\.\d+)\b", printed, re.M))
+    day, estimate, plain = (
+        float(said[key]) for key in ("accuracy on the day", "estimated, weighted", "share of kept rows")
+    )
+    assert 850 < int(printed.split()[0]) < 1150
+    assert abs(estimate - day) < 0.07  # five standard errors
+    assert plain < day - 0.03
+    assert float(said["next day, second model"]) > float(said["next day, first model"])
+
+
+def test_shadow_deployment_keeps_the_shadow_apart(tmp_path: Path) -> None:
+    """Every customer is answered once, by champion or canary; what the shadow saw is counted as its own."""
+    with Sink(tmp_path) as sink:
+        printed = run("shadow_deployment.py", endpoint=sink.http_endpoint)
+        rows = last(sink.metrics(), "ml.inference.rows", "ml.variant.name", "ml.variant.role")
+        made = spans(sink)
+    assert re.fullmatch(r"champion and challenger disagree about \d+ of 100 customers\n", printed)
+    live, canary, shadow = (
+        rows["champion", "live"], rows["challenger", "canary"], rows["challenger", "shadow"],
+    )  # fmt: skip
+    assert live + canary == 100
+    assert shadow == live
+    assert 0 < canary < 25
+    assert [attributes["ml.variant.role"] for _, attributes in made].count("shadow") == shadow
+
+
+def test_per_segment_adds_up() -> None:
+    """The regions that are listed are told apart, all others are one, and together they are all rows."""
+    found = dict(re.findall(r"^(\S+) +(\d+) rows", run("per_segment.py"), re.M))
+    assert found.keys() == {"eu", "us", "__other__"}
+    assert sum(map(int, found.values())) == 10_000

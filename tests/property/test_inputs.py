@@ -43,8 +43,9 @@ def _trained() -> Baseline:
     amounts[:600] = 0.0
     X = np.column_stack([amounts, rng.integers(18, 80, 3000), rng.integers(0, 4, 3000)])
     return Baseline.fit(
-        X, model="churn", version="3", features=NAMES, categorical=["plan"], allowed=ALLOWED, quantiles=False
-    )
+        X, model="churn", version="3", features=NAMES, categorical=["plan"], allowed=ALLOWED, quantiles=False,
+        projections=False,
+    )  # fmt: skip
 
 
 def bounds_of(baseline: Baseline, name: str) -> list[float]:

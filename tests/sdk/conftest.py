@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from support import Points, by_name
+from traces import Seen
 
 import otel_ml
 from otel_ml import Baseline, pipeline
@@ -53,6 +54,12 @@ def logs() -> InMemoryLogRecordExporter:
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
     pipeline.use(logger_provider=provider)
     return exporter
+
+
+@pytest.fixture
+def seen(spans: InMemorySpanExporter, logs: InMemoryLogRecordExporter) -> Seen:
+    """Spans and events together."""
+    return Seen(spans, logs)
 
 
 @pytest.fixture

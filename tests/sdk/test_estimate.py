@@ -86,6 +86,9 @@ def test_quantile_counts_weights() -> None:
         (lambda: sampling.mean([1.0], [0.1], level=95), "level=95 is not between 0 and 1"),
         (lambda: sampling.quantile([1.0], 50, [0.1]), "q=50 is not between 0 and 1"),
         (lambda: sampling.proportion([], []), "no row was kept"),
+        (lambda: sampling.proportion([1.0, math.nan], [0.1, 0.1]), "chosen holds more than booleans"),
+        (lambda: sampling.proportion(["yes", "no"], [0.1, 0.1]), "compare first: labels == 'yes'"),
+        (lambda: sampling.proportion([True, None], [0.1, 0.1]), "chosen holds more than booleans"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused(call, said: str) -> None:

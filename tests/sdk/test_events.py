@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -66,7 +67,7 @@ def test_event_says_everything_of_its_row(logs, baseline):
     events = Events(model, "predict_proba", provider=pipeline.logger_provider())
     call_id = CallId()
     selection = kept(1, 2, strata=np.array(["north", "south"], dtype=object))
-    events.emit(call(CLASSIFIED, 3)._replace(model=model), selection, ids=call_id)
+    events.emit(replace(call(CLASSIFIED, 3), model=model), selection, ids=call_id)
     first, second = attributes(logs)
     assert first == {
         "ml.model.name": "churn",
@@ -120,7 +121,7 @@ def test_regressor_has_a_value_and_no_label(logs):
     """What a regressor predicted is value and score; without probabilities there is no uncertainty."""
     model = Model("price", "1", task="regression")
     events = Events(model, "predict", provider=pipeline.logger_provider())
-    events.emit(call(Outcome(np.array([3.5])), 1)._replace(model=model), kept(0), ids=CallId())
+    events.emit(replace(call(Outcome(np.array([3.5])), 1), model=model), kept(0), ids=CallId())
     [said] = attributes(logs)
     assert said["ml.prediction.value"] == said["ml.prediction.score.value"] == 3.5
     assert said["ml.prediction.score.type"] == "value"

@@ -150,7 +150,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "span of a failure": (Spans, "fail"),
     "prediction": (observer, "Rows"),
     "outcome for the span": (observer, "read_outcome"),
-    "row count": (observer, "row_count"),
+    "row count": (observer, "rows_in"),
     "keep": (observer, "keep"),
     "decide": (Capture, "decide"),
     "events": (Events, "__init__"),

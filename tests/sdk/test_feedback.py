@@ -177,6 +177,7 @@ def test_sources_and_models_are_capped(collect, monkeypatch):
         ({"label": [[1]], "model": "m"}, r"label=\[1\] is no label and no value; give a str, int, bool or float"),
         ({"label": np.eye(2), "model": "m"}, "label has 2 dimensions; give a list, a value each"),
         ({"label": 1, "model": "m", "score": "high"}, "score='high' is not a finite number"),
+        ({"label": [1, 0], "prediction_id": [ID, None]}, "nobody can tell what this is the truth of"),
         ({"label": 1, "model": 7}, r"model, version and source are strings, not \[7\]"),
     ],
 )  # fmt: skip

@@ -62,7 +62,7 @@ def test_features_beyond_the_limit_of_a_baseline_are_counted(
 ) -> None:
     """The most important ones are recorded."""
     X = wide(600, 201) + np.arange(600.0)[:, None]
-    baseline = Baseline.fit(X, model="churn", version="3")
+    baseline = Baseline.fit(X, model="churn", version="3", projections=False)
     predict = observed(baseline=baseline)
     predict(X)
     predict(X.to_numpy())

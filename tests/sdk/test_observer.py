@@ -74,6 +74,8 @@ def test_span_of_one_row(mode, reader, spans, baseline):
         "ml.prediction.score.type": "probability",
         "ml.prediction.score.value": 0.75,
         "ml.prediction.label": "1",
+        "ml.prediction.uncertainty.value": 0.5,
+        "ml.prediction.uncertainty.type": "margin",
     }
     assert span.status.status_code == StatusCode.UNSET
 

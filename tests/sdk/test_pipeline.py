@@ -123,6 +123,7 @@ def test_events_find_a_provider_that_is_set_later():
     """What was observed before configure() emits as soon as it was called, a line an event on the console."""
     done = run("""
         import time, numpy as np, otel_ml
+        from dataclasses import replace
         from otel_ml.events import Events
         from otel_ml.ids import CallId
         from otel_ml.model import Model
@@ -135,7 +136,7 @@ def test_events_find_a_provider_that_is_set_later():
         print(events.active)
         made = Prediction(model, "predict", 1, Outcome(np.array([0.25]), "probability", np.array([True])), 0, 1)
         events.emit(made, select(Random(1.0)(made), 1, COIN), ids=CallId())
-        failed = made._replace(outcome=Outcome(), error_type="ValueError")
+        failed = replace(made, outcome=Outcome(), error_type="ValueError")
         events.emit(failed, select(Random(0.5)(made)._replace(probability=1.0), 1, COIN), ids=CallId())
         otel_ml.feedback(label="leave", prediction="stay", score=0.81, model="churn", source="human")
         otel_ml.feedback(label=12.5, prediction_id=CallId().of())

@@ -100,6 +100,78 @@ def test_a_failing_call_can_be_kept(spans, logs):
     assert span.attributes["ml.batch.size"] == 2
 
 
+def test_an_error_without_a_text_is_kept(spans, logs, monkeypatch):
+    """An exception whose text cannot be made costs the span that text, and the rows no event."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    otel_ml.config.settings.cache_clear()
+
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    @otel_ml.observe(model="churn", version="3", spans="sampled", sampler=sampling.When(sampling.failed))
+    def predict(rows):
+        raise Unspeakable
+
+    with pytest.raises(Unspeakable):
+        predict(X[:2])
+    assert len(logs.get_finished_logs()) == 2
+    (span,) = spans.get_finished_spans()
+    assert span.status.status_code == trace.StatusCode.ERROR
+
+
+@pytest.mark.parametrize("spans_mode", ["all", "sampled"])
+def test_rows_are_those_that_were_given(spans_mode, spans, logs):
+    """A function that empties its input has still answered for the rows it was given."""
+
+    @otel_ml.observe(
+        model="churn", version="3", spans=spans_mode, sampler=sampling.Random(1.0), capture_features=["x0"]
+    )
+    def predict(rows):
+        return np.array([rows.pop()[0] for _ in range(len(rows))])
+
+    predict([[1.0, 2.0], [3.0, 4.0]])
+    assert [event["ml.feature.value.x0"] for event in attributes(logs.get_finished_logs())] == [1.0, 3.0]
+    (span,) = spans.get_finished_spans()
+    assert span.attributes["ml.batch.size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([np.nan], {}),
+        ([np.nan, 1.0, 0.5, np.inf], {".min": 0.5, ".max": 1.0, ".mean": 0.75}),
+        ([np.nan, np.nan], {}),
+        ([0.25], {".value": 0.25}),
+    ],
+)
+def test_spans_hold_finite_scores(given, expected, spans):
+    """Scores that are not finite are left out of a span: many backends refuse one that has them."""
+    otel_ml.observe(model="churn", version="3")(lambda rows: np.array(given))(X[: len(given)])
+    (span,) = spans.get_finished_spans()
+    prefix = "ml.prediction.score"
+    found = {name.removeprefix(prefix): value for name, value in span.attributes.items() if prefix in name}
+    assert found == {".type": "value", **expected}
+
+
+def test_unknown_probabilities_have_no_uncertainty(spans):
+    """Of a row of probabilities that are not numbers a span says nothing."""
+    otel_ml.observe(model="churn", version="3", operation="predict_proba")(
+        lambda rows: np.array([[np.nan, 0.5]])
+    )(X[:1])
+    (span,) = spans.get_finished_spans()
+    assert not [name for name, value in span.attributes.items() if value != value]
+    assert "ml.prediction.uncertainty.type" not in span.attributes
+
+
+def test_features_to_capture_come_from_any_iterable(logs):
+    """A generator of names is read once, and nothing of it is lost."""
+    otel_ml.observe(
+        model="churn", version="3", sampler=sampling.Random(1.0), capture_features=(name for name in ["x0"])
+    )(lambda rows: rows[:, 0])(X[:1])
+    assert [event["ml.feature.value.x0"] for event in attributes(logs.get_finished_logs())] == [X[0, 0]]
+
+
 def test_an_event_has_the_id_its_call_was_asked_for(logs, spans):
     """What the function stored as its prediction id is that of the event."""
     stored = []
@@ -144,6 +216,36 @@ def test_registered_estimator(logs, instrumented):
         assert event["ml.sampling.reason"] == "uncertainty"
 
 
+def test_names_of_features_can_be_encoded(logs):
+    """A name that no exporter can encode would cost a whole batch of records; its character is replaced."""
+    otel_ml.observe(
+        model="churn", version="3", features=["größe", "\ud800"], sampler=sampling.Random(1.0),
+        capture_features=["größe", "\ud800"],
+    )(lambda rows: rows[:, 0])(np.array([[1.0, 2.0]]))  # fmt: skip
+    (event,) = attributes(logs.get_finished_logs())
+    found = {name: value for name, value in event.items() if name.startswith("ml.feature.value.")}
+    assert found == {"ml.feature.value.größe": 1.0, "ml.feature.value.?": 2.0}
+
+
+def test_each_operation_is_sampled(logs, instrumented):
+    """Two operations on the same rows are two calls: each has its coins and its events, told apart by name."""
+    classifier = LogisticRegression().fit(X, y)
+    otel_ml.register(classifier, name="churn", version="3", sampler=sampling.Random(1.0))
+    classifier.predict(X)
+    classifier.predict_proba(X)
+    names = [event["ml.operation.name"] for event in attributes(logs.get_finished_logs())]
+    assert names == ["predict"] * len(X) + ["predict_proba"] * len(X)
+
+
+def test_a_limit_of_two_models_is_of_both_together(logs):
+    """A sampler that remembers is one for all it is given to."""
+    shared = sampling.limit(sampling.Random(1.0), per_minute=6, per_call=5, hard=True, clock=lambda: 0.0)
+    for model in ("churn", "fraud"):
+        otel_ml.observe(model=model, version="3", sampler=shared)(lambda rows: rows[:, 0])(X)
+    kept = [event["ml.model.name"] for event in attributes(logs.get_finished_logs())]
+    assert kept == ["churn"] * 5 + ["fraud"]
+
+
 def test_override_of_one_call(logs, spans):
     """`using` keeps what a call's own sampler, or none at all, would not have kept, and only inside."""
 
@@ -175,7 +277,8 @@ def test_a_failing_sampler_costs_events_only(logs, spans, collect, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [
-    {"sampler": 0.01}, {"sampler": sampling.Random}, {"capture_features": "age"}, {"redact": "age"}, {"spans": "some"},
+    {"sampler": 0.01}, {"sampler": sampling.Random}, {"capture_features": "age"},
+    {"capture_features": 3}, {"redact": "age"}, {"spans": "some"},
 ])  # fmt: skip
 def test_what_cannot_be_right_is_refused(options):
     """Options that cannot be used are errors where they are written, with a way out."""

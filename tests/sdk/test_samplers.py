@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from samplers import MODEL, REGIONS, Clock, prediction
 from otel_ml import ConfigurationError, _guard, sampling
 from otel_ml.baseline import Baseline
 from otel_ml.model import Model
+from otel_ml.prediction import Prediction
+from otel_ml.recording import Recording
 from otel_ml.rows import Rows
 from otel_ml.sampling import Decision
 from otel_ml.sampling.strata import MAX_STRATA
@@ -49,6 +52,15 @@ def p(decision: Decision, n: int) -> list[float]:
         (lambda: sampling.limit(sampling.Random(0.1)), "limit without a number"),
         (lambda: sampling.limit(sampling.Random(0.1), per_minute=1, per_second=1), "both per_minute and per_second"),
         (lambda: sampling.limit(sampling.Random(0.1), per_call=-1), "per_call=-1 is not a number above 0"),
+        (lambda: sampling.limit(sampling.Random(0.1), per_second=0.5, hard=True), "'per_second': 0.5} keeps no row"),
+        (lambda: sampling.limit(0.1, per_call=1), "in limit 0.1 is no sampler"),
+        (lambda: sampling.any_of(sampling.Random, sampling.Random(0.1)), "in any_of .*Random'> is no sampler"),
+        (lambda: sampling.using(None).__enter__(), "None is no sampler; give it one"),
+        (lambda: sampling.Random("0.1"), "rate='0.1' is not a share of rows; give a number from 0 to 1"),
+        (lambda: sampling.Stratified("region", per_minute="3"), "per_minute='3' is not a number above 0"),
+        (lambda: sampling.Stratified(["region", "age"], rate=0.1), "give the name of one feature"),
+        (lambda: sampling.missing(["region", "age"]), "are not all names of features; write"),
+        (lambda: sampling.When(sampling.missing), r"or what sampling.missing\(\)"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused(make, said: str) -> None:
@@ -142,6 +154,17 @@ def test_kinds_of_values_stay_apart() -> None:
     assert found.tolist() == ["true", "1", "1", "1", "__missing__", "__missing__", "[2]", "true"]
 
 
+def test_a_column_that_is_not_there_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A name nobody could check makes one stratum of all rows, and that does not go unnoticed."""
+    sampler = sampling.Stratified("regoin", rate=0.1)
+    for n in (1, 3):
+        found = prediction(np.full(n, 0.5))
+        assert p(sampler(found), n) == [0.1] * n
+    assert [record.getMessage() for record in caplog.records] == [
+        "model churn: its input has no column 'regoin' to take strata from; its rows are all in __missing__"
+    ]
+
+
 def test_wrong_number_of_strata_is_refused() -> None:
     """A function that gives too few says how many."""
     with pytest.raises(ValueError, match="gave 1 strata for 2 rows"):
@@ -223,7 +246,39 @@ def rows_of(values, model: Model = FEATURES, *, plain: bool = True):
     taken = (
         (matrix.tobytes(), matrix.shape, matrix.dtype) if plain else dict(zip("abc", matrix.T, strict=True))
     )
-    return prediction(np.full(len(matrix), 0.5), model=model)._replace(input=Rows(taken, model, len(matrix)))
+    return replace(prediction(np.full(len(matrix), 0.5), model=model), input=Rows(taken, model, len(matrix)))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i4", object])
+def test_a_row_alone_counts_as_it_does_among_others(dtype) -> None:
+    """A call of one row goes shorter ways to the same decision: the same rules hold, and it is in the same stratum."""
+    values = [
+        [1, 0.1, 1e300],
+        [0.0, -0.0, math.inf],
+        [-math.inf, 2**53, 7],
+        [math.nan, 0.5, -1],
+        [math.nan] * 3,
+    ]
+    with np.errstate(over="ignore"):
+        matrix = np.array(values if dtype not in ("i8", "i4") else [[1, 0, -7], [2**31 - 1, 5, 3]]).astype(
+            dtype
+        )
+
+    def call(rows) -> Prediction:
+        columns = dict(zip("abc", rows.T, strict=True))
+        taken = columns if dtype is object else (rows.tobytes(), rows.shape, rows.dtype)
+        return replace(
+            prediction(np.full(len(rows), 0.5), model=FEATURES), input=Rows(taken, FEATURES, len(rows))
+        )
+
+    rules = [sampling.missing(), *map(sampling.missing, ("a", "b", "c", "nowhere"))]
+    together = [p(sampling.When(rule)(call(matrix)), len(matrix)) for rule in rules]
+    alone = [[p(sampling.When(rule)(call(row[None])), 1)[0] for row in matrix] for rule in rules]
+    assert alone == together
+    for name in ("a", "b", "nowhere"):
+        by = sampling.Stratified(name, rate=0.5)
+        many = np.broadcast_to(np.asarray(by(call(matrix)).stratum, dtype=object), len(matrix)).tolist()
+        assert [by(call(row[None])).stratum for row in matrix] == many
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -235,13 +290,13 @@ def test_missing_features(plain: bool) -> None:
     assert p(sampling.When(sampling.missing())(call), 3) == [0, 1, 1]
     assert p(sampling.When(sampling.missing("nowhere"))(call), 3) == [1, 1, 1]
     assert p(sampling.When(sampling.missing("a"))(rows_of([[np.nan, 1, 2]], plain=plain)), 1) == [1]
-    assert p(sampling.When(sampling.missing())(call._replace(input=None)), 3) == [0, 0, 0]
+    assert p(sampling.When(sampling.missing())(replace(call, input=None)), 3) == [0, 0, 0]
 
 
 def test_missing_text() -> None:
     """None in a column of objects is missing, empty text is not."""
     taken = {"region": ["eu", None, ""]}
-    call = scores(0.5, 0.5, 0.5)._replace(input=Rows(taken, MODEL, 3))
+    call = replace(scores(0.5, 0.5, 0.5), input=Rows(taken, MODEL, 3))
     assert p(sampling.When(sampling.missing("region"))(call), 3) == [0, 1, 0]
 
 
@@ -253,7 +308,7 @@ def test_features_out_of_range(baseline: Baseline, plain: bool) -> None:
     assert p(sampling.When(sampling.out_of_range("a"))(call), 4) == [0, 1, 0, 0]
     assert p(sampling.When(sampling.out_of_range("b"))(call), 4) == [0, 0, 1, 1]
     assert p(sampling.When(sampling.out_of_range())(call), 4) == [0, 1, 1, 1]
-    assert p(sampling.When(sampling.out_of_range())(call._replace(model=FEATURES)), 4) == [0, 0, 0, 0]
+    assert p(sampling.When(sampling.out_of_range())(replace(call, model=FEATURES)), 4) == [0, 0, 0, 0]
 
 
 def test_own_rules() -> None:
@@ -327,6 +382,20 @@ def test_limit_of_a_call() -> None:
         scores(*[0.9] * 8, 0.1)
     )
     assert p(decision, 9) == [0.25] * 8 + [0.0]
+
+
+@pytest.mark.parametrize("one", [1, 1.0, np.float32(1.0), np.array([1.0] * 8, dtype=np.float32)])
+def test_limit_of_a_sampler_of_ones_own(one) -> None:
+    """Probabilities of whatever type a function gives are scaled alike."""
+    sampler = sampling.limit(lambda _: Decision(one, "rule"), per_call=2)
+    assert p(sampler(scores(*[0.5] * 8)), 8) == [0.25] * 8
+
+
+def test_measure_of_a_composition() -> None:
+    """The measure that events record is that of the `Uncertainty` inside, however deep it is."""
+    doubt = sampling.any_of(sampling.When(sampling.failed), sampling.Uncertainty("entropy", rate=0.1))
+    assert Recording(sampler=sampling.limit(doubt, per_call=5)).measure == "entropy"
+    assert Recording(sampler=sampling.limit(sampling.Random(0.1), per_call=5)).measure == "margin"
 
 
 def test_limit_inside_a_limit() -> None:

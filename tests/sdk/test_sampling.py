@@ -194,6 +194,12 @@ def test_decisions_are_counted() -> None:
     assert sampling.decided(decision, 0, None) == {}
 
 
+def test_reasons_of_ones_own_are_refused() -> None:
+    """A reason is an attribute of a counter, so that one that names a row would be a series each."""
+    with pytest.raises(ValueError, match="a sampler gave the reason 'order 17'; use one of random, stratum"):
+        sampling.select(Decision(1.0, "order 17"), 1)
+
+
 @pytest.mark.parametrize(
     "p", [-0.1, 1.1, float("nan"), np.array([0.5, np.nan]), np.array([0.5, 2.0]), np.array([0.5])]
 )

@@ -76,6 +76,8 @@ def test_one_probability_of_two(measure):
     both = MEASURES[measure](np.column_stack([1 - scores[:4], scores[:4]]))
     assert found[:4] == pytest.approx(both)
     assert np.isnan(found[4:]).all()
+    alone = [uncertainty.of_score(measure, score) for score in scores.tolist()]
+    assert alone == pytest.approx(found.tolist(), nan_ok=True)
 
 
 def of(output, model, operation="predict"):
