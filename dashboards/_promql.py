@@ -37,10 +37,15 @@ TARGET, STATE = label(semconv.DRIFT_TARGET), label(semconv.FEATURE_STATE)
 STATISTIC, LEVEL = label(semconv.DRIFT_STATISTIC), label(semconv.DRIFT_LEVEL)
 SERVICE = label(semconv.MONITORED_SERVICE_NAME)
 ERROR_TYPE = label(semconv.ERROR_TYPE)
+VARIANT, ROLE = label(semconv.VARIANT_NAME), label(semconv.VARIANT_ROLE)
 
 # --- selectors and expressions ------------------------------------------------------------------------------
 
-ONE_MODEL = f'{MODEL}="$model", {VERSION}="$version"'
+# What a shadow was asked is never part of what is live: every selector names a role, of which live may be absent.
+OF_VARIANT = f'{VARIANT}=~"$variant", {ROLE}=~"$role"'
+ALL_ROWS = f'{label(semconv.DRIFT_SEGMENT)}=""'
+"""Not one of the segments, which are judged beside the whole."""
+ONE_MODEL = f'{MODEL}="$model", {VERSION}="$version", {OF_VARIANT}'
 # The SDK's series carry the service as `job` (OTLP ingestion writes namespace/name there).
 IN_SERVICE = 'job=~"(.*/)?$service"'
 OF_SERVICE = f'{SERVICE}=~"$service"'
@@ -50,13 +55,13 @@ EACH_TARGET = f"{TARGET}, {FEATURE}"
 
 def sdk(metric: Metric, *matchers: str, suffix: str = "", version: bool = True) -> str:
     """Selector of a series that the instrumented service exposes."""
-    model = ONE_MODEL if version else f'{MODEL}="$model"'
+    model = ONE_MODEL if version else f'{MODEL}="$model", {OF_VARIANT}'
     return f"{prometheus_name(metric)}{suffix}{{{', '.join((IN_SERVICE, model, *matchers))}}}"
 
 
 def drift(metric: Metric, *matchers: str) -> str:
     """Selector of a series that the collector exposes for the model as a whole."""
-    return f"{prometheus_name(metric)}{{{', '.join((OF_SERVICE, ONE_MODEL, *matchers))}}}"
+    return f"{prometheus_name(metric)}{{{', '.join((OF_SERVICE, ONE_MODEL, ALL_ROWS, *matchers))}}}"
 
 
 def by_feature(metric: Metric, *matchers: str) -> str:
@@ -130,6 +135,12 @@ def any_model(*matchers: str) -> str:
     """Selector of the series that either side has for every model."""
     names = f'__name__=~"{_FROM_SDK}|{_FROM_COLLECTOR}"'
     return f"{{{', '.join((names, *matchers))}}}"
+
+
+def roles() -> str:
+    """Values of the variable for the role, as Grafana reads them; `live` is also what has no role."""
+    others = (role for role in semconv.ROLES if role != "live")
+    return ", ".join(["live : |live", *(f"{role} : {role}" for role in others)])
 
 
 def features() -> str:

@@ -72,6 +72,23 @@ def variable(name: str, title: str, query: str, **settings: object) -> Json:
     }
 
 
+def role() -> Json:
+    """Live, shadow or canary: one of them, for their numbers do not add up."""
+    names = [one.partition(" : ")[::2] for one in q.roles().split(", ")]
+    options = [{"selected": not at, "text": text, "value": value} for at, (text, value) in enumerate(names)]
+    return {
+        "current": options[0],
+        "hide": 0,
+        "includeAll": False,
+        "label": "Role",
+        "multi": False,
+        "name": "role",
+        "options": options,
+        "query": q.roles(),
+        "type": "custom",
+    }
+
+
 def variables() -> list[Json]:
     """What the reader chooses; each list depends on the choices before it."""
     everything = {"allValue": ".*", "current": {"text": "All", "value": "$__all"}, "includeAll": True}
@@ -88,6 +105,13 @@ def variables() -> list[Json]:
         variable("service", "Service", q.services(), regex='/service="([^"]+)"/', **everything),
         variable("model", "Model", f"label_values({q.any_model()}, {q.MODEL})"),
         variable("version", "Version", f"label_values({q.any_model(model)}, {q.VERSION})", sort=4),
+        variable(
+            "variant",
+            "Variant",
+            f"label_values({q.any_model(model)}, {q.VARIANT})",
+            **everything,
+        ),
+        role(),
         variable("feature", "Feature", q.features(), **{**everything, "multi": True}),
     ]
 

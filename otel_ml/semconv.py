@@ -68,6 +68,7 @@ FEATURE_CATEGORY = "ml.feature.category"
 FEATURE_STATE = "ml.feature.state"
 BASELINE_ID = "ml.baseline.id"
 DRIFT_TARGET = "ml.drift.target"
+DRIFT_SEGMENT = "ml.drift.segment"
 DRIFT_STATISTIC = "ml.drift.statistic"
 DRIFT_WINDOW_NAME = "ml.drift.window.name"
 DRIFT_STATUS_NAME = "ml.drift.status.name"
@@ -154,6 +155,7 @@ ATTRIBUTES = {
     FEATURE_CATEGORY: "Category: a named one of the baseline, `__other__` or `__unseen__`.",
     FEATURE_STATE: "ok, missing, non_finite, out_of_range, unseen or type_mismatch.",
     BASELINE_ID: "Content hash of the baseline whose bounds or categories were used.",
+    DRIFT_SEGMENT: "Key of the segment that is judged; absent for all rows together.",
     DRIFT_TARGET: "What is compared: feature, score, prediction or projection; on `ml.feature.value` only projection.",
     DRIFT_STATISTIC: "The statistic that a limit is for.",
     DRIFT_WINDOW_NAME: "Name of the window, when there are several.",
@@ -288,7 +290,7 @@ QUEUE_SIZE = Metric(
 _MONITORED = (
     MONITORED_SERVICE_NAME, MONITORED_SERVICE_NAMESPACE, MONITORED_ENVIRONMENT, *_IDENTITY, DRIFT_WINDOW_NAME,
 )  # fmt: skip
-_TARGET = (*_MONITORED, SEGMENT, DRIFT_TARGET, FEATURE_NAME)
+_TARGET = (*_MONITORED, DRIFT_SEGMENT, SEGMENT, DRIFT_TARGET, FEATURE_NAME)
 
 
 def _gauge(name: str, description: str, attributes: tuple[str, ...] = _TARGET, unit: str = "") -> Metric:

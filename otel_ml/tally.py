@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _guard, semconv
-from .columns import Table, categories, category, is_missing, is_numeric, numbers
+from .columns import Table, categories, category
+from .feature import Categorical, Feature, Numeric, Undecided, kind_of
 from .kernel import Kernel, blocks
 from .model import MAX_FEATURES, Model
 from .prediction import Outcome
 from .projection import Projected
 from .rows import names_of
 from .segment import MAX_FEATURES as MAX_SEGMENTED
-from .semconv import OTHER, STATES, UNSEEN
-from .sketches import Buckets, Count, Exponential, Ledger, Probes, counted
+from .semconv import OTHER
+from .sketches import Buckets, Count, Exponential, Ledger
 from .summary import CategoricalSummary, NumericSummary, Summary
 
 MAX_LABELS = 20
@@ -29,134 +30,7 @@ MAX_EXTRA = 20
 _ABSENT = np.array([None], dtype=object)
 """A column that is declared and not given: it has no kind yet."""
 _UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
-_EVERYWHERE = (-np.inf, np.inf)
 _DURATIONS = np.array(semconv.DURATION_BOUNDS)
-
-
-class _Feature:
-    """States of one feature; what else is counted depends on its kind."""
-
-    kind = "opaque"
-
-    def __init__(self, name: str, attributes: dict[str, str], ledger: Ledger) -> None:
-        self.name = name
-        self._attributes = {**attributes, semconv.FEATURE_NAME: name}
-        self._ledger = ledger
-        self._states: list[Count | None] = [None] * len(STATES)
-
-    def add_states(self, **counts: int) -> None:
-        """Add rows by state, exclusive and summing to the rows of the call."""
-        for state, amount in counts.items():
-            if amount:
-                self._state(STATES.index(state)).add(amount)
-
-    def _state(self, index: int) -> Count:
-        count = self._states[index]
-        if count is None:
-            attributes = {**self._attributes, semconv.FEATURE_STATE: STATES[index]}
-            count = self._ledger.get(semconv.FEATURE_OBSERVATIONS, attributes, Count()).sketch
-            self._states[index] = count
-        return count
-
-    def add(self, column: NDArray[np.generic]) -> int:
-        """Count a column of any dtype; returns how many of its values are of another type than the feature."""
-        missing = sum(map(is_missing, column.tolist()))
-        self.add_states(ok=len(column) - missing, missing=missing)
-        return 0
-
-
-class _Numeric(_Feature):
-    kind = "numeric"
-
-    def __init__(
-        self, name: str, attributes: dict[str, str], ledger: Ledger, summary: NumericSummary | None
-    ) -> None:
-        super().__init__(name, attributes, ledger)
-        if summary is None:
-            self._bounded = None
-            self._free = ledger.get(semconv.FEATURE_VALUE, self._attributes, Exponential()).sketch
-            self.probes = Probes.of(np.empty(0), _EVERYWHERE)
-        else:
-            self._bounded = ledger.get(
-                semconv.FEATURE_VALUE, self._attributes, Buckets(summary.bounds)
-            ).sketch
-            self.probes = Probes.of(summary.bounds, summary.limits)
-
-    @property
-    def free(self) -> bool:
-        """True without a baseline: the buckets follow the values."""
-        return self._bounded is None
-
-    def add(self, column: NDArray[np.generic]) -> int:
-        values, missing, mismatched = numbers(column)
-        self.add_sorted(np.sort(values))
-        self.add_states(missing=missing, type_mismatch=mismatched)
-        return mismatched
-
-    def add_sorted(self, column: NDArray[np.float64]) -> None:
-        """Count a sorted column of float64, NaNs last."""
-        self.add_below(self.probes.below(column), len(column))
-        if self._bounded is None:
-            self._free.add(column[np.isfinite(column)])
-
-    def add_below(self, below: NDArray[np.int64], rows: int) -> None:
-        """Count `rows` values of which so many are <= each cut of `probes`."""
-        found = counted(below, rows)
-        if self._bounded is not None:
-            self._bounded.counts += found.buckets
-        self.add_states(
-            ok=found.finite - found.out_of_range,
-            missing=found.missing,
-            non_finite=found.non_finite,
-            out_of_range=found.out_of_range,
-        )
-
-
-class _Undecided(_Feature):
-    """A feature of which nothing but missing values was seen, so that nobody knows its kind."""
-
-    kind = "undecided"
-
-    def __init__(self, name: str, attributes: dict[str, str], ledger: Ledger, _: None) -> None:
-        super().__init__(name, attributes, ledger)
-
-
-class _Categorical(_Feature):
-    kind = "categorical"
-
-    def __init__(
-        self, name: str, attributes: dict[str, str], ledger: Ledger, summary: CategoricalSummary | None
-    ) -> None:
-        super().__init__(name, attributes, ledger)
-        self._summary = summary
-        self._counts: dict[str, Count] = {}
-        # booleans that were trained on as such arrive as 1 and 0 in a matrix of numbers
-        boolean = summary is not None and set(summary.categories) <= {"true", "false"}
-        self._alias = {"1": "true", "0": "false"} if boolean else {}
-
-    def add(self, column: NDArray[np.generic]) -> int:
-        counts, missing = categories(column)
-        total = sum(counts.values())
-        unseen = self._count_named(counts) if self._summary is not None else 0
-        self.add_states(ok=total - unseen, missing=missing, unseen=unseen)
-        return 0
-
-    def _count_named(self, counts: dict[str, int]) -> int:
-        assert self._summary is not None
-        unknown = UNSEEN if self._summary.complete else OTHER
-        outside = 0
-        for given, amount in counts.items():
-            name = self._alias.get(given, given)
-            known = name in self._summary.categories
-            self._category(name if known else unknown).add(amount)
-            outside += 0 if known else amount
-        return outside if self._summary.complete else 0
-
-    def _category(self, name: str) -> Count:
-        if name not in self._counts:
-            attributes = {**self._attributes, semconv.FEATURE_CATEGORY: name}
-            self._counts[name] = self._ledger.get(semconv.FEATURE_CATEGORIES, attributes, Count()).sketch
-        return self._counts[name]
 
 
 class Tally:
@@ -173,7 +47,7 @@ class Tally:
         if segment is not None and model.segment is not None:
             self._cut = {**self._attributes, model.segment.attribute: segment}
             self._listed = model.segment.listed(model.baseline)
-        self._positional: dict[int, list[tuple[int, _Feature]]] = {}
+        self._positional: dict[int, list[tuple[int, Feature]]] = {}
         self._kernels: dict[int, Kernel] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
         self._labels: dict[str, Count] = {}
@@ -190,14 +64,14 @@ class Tally:
 
     # --- features
 
-    def _feature(self, name: str, summary: Summary) -> _Feature:
+    def _feature(self, name: str, summary: Summary) -> Feature:
         assert self._model.baseline is not None
         attributes = {**self._of_feature(name), semconv.BASELINE_ID: self._model.baseline.id}
         if isinstance(summary, NumericSummary):
-            return _Numeric(name, attributes, self._ledger, summary)
+            return Numeric(name, attributes, self._ledger, summary)
         if isinstance(summary, CategoricalSummary):
-            return _Categorical(name, attributes, self._ledger, summary)
-        return _Feature(name, attributes, self._ledger)
+            return Categorical(name, attributes, self._ledger, summary)
+        return Feature(name, attributes, self._ledger)
 
     def _of_feature(self, name: str) -> dict[str, str]:
         """The attributes of the series of a feature, which is counted by segment or not."""
@@ -216,14 +90,14 @@ class Tally:
         self._count_beyond(width, len(features), rows)
         self._add_bounded(parts, rows, width, features)
         free = {
-            place: feature for place, feature in features if isinstance(feature, _Numeric) and feature.free
+            place: feature for place, feature in features if isinstance(feature, Numeric) and feature.free
         }
         for block, _ in blocks(parts, list(free), np.dtype(np.float64)):
             block.sort(axis=1)
             for feature, column in zip(free.values(), block, strict=True):
                 feature.add_sorted(column)
         for place, other in features:
-            if not isinstance(other, _Numeric):
+            if not isinstance(other, Numeric):
                 for part in parts:
                     other.add(part[:, place])  # as it came: 0.1 in float32 is the category 0.1
         with _guard.guard("projections"):
@@ -234,12 +108,10 @@ class Tally:
         parts: Sequence[NDArray[np.generic]],
         rows: int,
         width: int,
-        features: list[tuple[int, _Feature]],
+        features: list[tuple[int, Feature]],
     ) -> None:
         bounded = {
-            place: feature
-            for place, feature in features
-            if isinstance(feature, _Numeric) and not feature.free
+            place: feature for place, feature in features if isinstance(feature, Numeric) and not feature.free
         }
         kernel = self._kernels.get(width)
         if kernel is None:
@@ -270,7 +142,7 @@ class Tally:
 
     def _by_position(
         self, width: int, columns: Sequence[NDArray[np.generic]] = ()
-    ) -> list[tuple[int, _Feature]] | None:
+    ) -> list[tuple[int, Feature]] | None:
         """Places and features of the columns that are recorded; None when columns cannot be told apart."""
         if width in self._positional:
             return self._positional[width]
@@ -279,14 +151,14 @@ class Tally:
             return None
         by_name = [self._by_name(name, columns, place) for place, name in enumerate(names)]
         features = [(place, feature) for place, feature in enumerate(by_name) if feature is not None]
-        decided = all(feature.kind != _Undecided.kind for _, feature in features)
+        decided = all(feature.kind != Undecided.kind for _, feature in features)
         if decided and len(self._positional) < MAX_LAYOUTS:
             self._positional[width] = features
         return features
 
-    def _by_names(self, names: Sequence[str], table: Table) -> list[tuple[int, _Feature]]:
+    def _by_names(self, names: Sequence[str], table: Table) -> list[tuple[int, Feature]]:
         """Places and features of named columns, of equal names the first; features that are absent are counted."""
-        features: list[tuple[int, _Feature]] = []
+        features: list[tuple[int, Feature]] = []
         seen: set[str] = set()
         for place, name in enumerate(names):
             feature = None if name in seen else self._by_name(name, table.columns, place, table.rows)
@@ -306,9 +178,9 @@ class Tally:
 
     def _by_name(
         self, name: str, columns: Sequence[NDArray[np.generic]], place: int, rows: int = 0
-    ) -> _Feature | None:
+    ) -> Feature | None:
         feature = self._features.get(name)
-        if feature is not None and feature.kind != _Undecided.kind:
+        if feature is not None and feature.kind != Undecided.kind:
             return feature
         baseline = self._model.baseline
         if baseline is not None:
@@ -320,7 +192,7 @@ class Tally:
                 "limit", f"the input has more than {MAX_FEATURES} features; the first ones are recorded"
             )
             return None
-        kind = _kind_of(columns[place] if columns else None)
+        kind = kind_of(columns[place] if columns else None)
         self._features[name] = kind(category(name), self._of_feature(name), self._ledger, None)
         return self._features[name]
 
@@ -461,12 +333,3 @@ _VIOLATIONS = {
     "others": f"more than {MAX_EXTRA} of the input's columns are not in the baseline; the others count as %r",
     "type": "feature %r is a number in the baseline; values that are none count as type_mismatch",
 }
-
-
-def _kind_of(
-    column: NDArray[np.generic] | None,
-) -> Callable[[str, dict[str, str], Ledger, None], _Feature]:
-    """What a column without a baseline is taken for; None stands for one of a matrix of numbers."""
-    if column is None or is_numeric(column):
-        return _Numeric
-    return _Undecided if all(map(is_missing, column.tolist())) else _Categorical

@@ -158,7 +158,7 @@ def _of_target(target: TargetEvaluation, identity: dict[str, str], status: int |
     attributes = {**identity, **_of_name(target.target)}
     if target.target.segment:
         key, segment = target.target.segment
-        attributes[semconv.SEGMENT_PREFIX + key] = segment
+        attributes |= {semconv.DRIFT_SEGMENT: key, semconv.SEGMENT_PREFIX + key: segment}
     yield Sample(semconv.DRIFT_WINDOW_ROWS, attributes, target.rows)
     yield Sample(semconv.DRIFT_EVALUATED, attributes, target.evaluated)
     if status is not None:

@@ -24,7 +24,7 @@ FLOORS = [
     ["model", "variants", "segment"],
     ["rows", "prediction", "sketches", "kernel", "snapshot"],
     ["projection"],
-    ["tally", "segmentation", "wire", "telemetry", "truths", "capture", "sampling", "events"],
+    ["tally", "feature", "segmentation", "wire", "telemetry", "truths", "capture", "sampling", "events"],
     ["producer"],
     ["console", "pipeline"],
     ["recording"],

@@ -47,6 +47,8 @@ def dashboard_queries(
     model: str = "churn",
     version: str = "3",
     service: str = ".*",
+    variant: str = ".*",
+    role: str = "|live",
     feature: str = ".*",
     rate_interval: str = "10s",
     range_: str = "1h",
@@ -58,6 +60,8 @@ def dashboard_queries(
         "model": model,
         "version": version,
         "service": service,
+        "variant": variant,
+        "role": role,
         "feature": feature,
     }
     return [

@@ -26,6 +26,7 @@ QUIET = "quiet"
 VALUES: Mapping[str, tuple[str, ...]] = {
     semconv.MODEL_NAME: ("churn", QUIET),
     semconv.MODEL_VERSION: ("3",),
+    semconv.VARIANT_NAME: ("a",),
     semconv.OPERATION_NAME: ("predict",),
     semconv.ERROR_TYPE: ("", "ValueError"),
     semconv.SCORE_TYPE: ("probability",),

@@ -98,10 +98,13 @@ def test_the_naming_rule_is_that_of_the_opentelemetry_prometheus_exporter() -> N
 def test_the_collectors_own_scrape_page_follows_the_same_naming_rule() -> None:
     """A drift gauge has one name in Prometheus, whether the collector was scraped or sent it by OTLP."""
     metrics = [metric for metric in METRICS if metric.kind in {"gauge", "counter"}]
-    page = [Sample(metric, dict.fromkeys(metric.attributes, "x"), 1.0) for metric in metrics]
+    named = [[key.replace("<key>", "region") for key in metric.attributes] for metric in metrics]
+    page = [
+        Sample(metric, dict.fromkeys(keys, "x"), 1.0) for metric, keys in zip(metrics, named, strict=True)
+    ]
     samples = [sample for family in families(page) for sample in family.samples]
     assert {sample.name for sample in samples} == {promql.prometheus_name(metric) for metric in metrics}
-    labels = {promql.label(key) for metric in metrics for key in metric.attributes}
+    labels = {promql.label(key) for keys in named for key in keys}
     assert {label for sample in samples for label in sample.labels} == labels
 
 
@@ -244,10 +247,10 @@ def test_every_query_of_the_dashboard_finds_something(prometheus: Prometheus, se
 
 
 def test_no_query_of_the_dashboard_finds_another_model_or_service(prometheus: Prometheus) -> None:
-    """The variables select: for a model and a service that do not exist, only the constant zeros are left."""
-    for chosen in ({"model": "other"}, {"service": "churn"}):
+    """The variables select: for one that does not exist, or answers nobody, only the constant zeros are left."""
+    for chosen in ({"model": "other"}, {"service": "churn"}, {"variant": "b"}, {"role": "shadow"}):
         found = [expr for _, expr in dashboard_queries(**chosen) if prometheus.query(expr)]
-        if "model" in chosen:
+        if "service" not in chosen:
             found = [expr for expr in found if promql.prometheus_name(semconv.DROPPED) not in expr]
         assert [expr for expr in found if "vector(0)" not in expr] == []
 
@@ -299,8 +302,8 @@ def test_every_query_of_a_runbook_runs(prometheus: Prometheus) -> None:
 
 
 def test_variables_list_what_there_is_to_choose(prometheus: Prometheus) -> None:
-    """Service, model, version and feature offer the names that the series have."""
-    chosen = {"model": "churn", "version": "3"}
+    """Service, model, version, variant and feature offer the names that the series have."""
+    chosen = {"model": "churn", "version": "3", "variant": ".*", "role": "|live"}
     offered = {
         variable["name"]: _options(prometheus, substitute(variable["definition"], chosen))
         for variable in dashboard()["templating"]["list"]
@@ -310,6 +313,7 @@ def test_variables_list_what_there_is_to_choose(prometheus: Prometheus) -> None:
         "service": {"churn-api"},
         "model": {"churn", QUIET},
         "version": {"3"},
+        "variant": {"a"},
         "feature": {"age", "income"},
     }
 
