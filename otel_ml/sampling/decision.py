@@ -96,11 +96,18 @@ if hasattr(os, "register_at_fork"):
 _NUMBERS = (int, float, np.integer, np.floating)
 
 
+_RULES = f"{__package__}.rules"
+
+
 def usable(where: str, sampler: object) -> None:
     """`ConfigurationError` unless `sampler` is one: a class, a name or None would fail on every call."""
     if isinstance(sampler, type) or not callable(sampler):
         raise ConfigurationError(
             f"{where}{sampler!r} is no sampler; give it one, such as otel_ml.sampling.Random(0.01)"
+        )
+    if not isinstance(sampler, Sampler) and getattr(sampler, "__module__", None) == _RULES:
+        raise ConfigurationError(
+            f"{where}{sampler!r} is a rule; give it to a sampler: otel_ml.sampling.When(…)"
         )
 
 
