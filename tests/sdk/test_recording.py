@@ -278,7 +278,7 @@ def test_a_failing_sampler_costs_events_only(logs, spans, collect, monkeypatch):
 
 @pytest.mark.parametrize("options", [
     {"sampler": 0.01}, {"sampler": sampling.Random}, {"sampler": sampling.failed}, {"sampler": sampling.missing("a")},
-    {"capture_features": "age"}, {"redact": "age"}, {"spans": "some"},
+    {"capture_features": "age"}, {"capture_features": 3}, {"redact": "age"}, {"spans": "some"},
 ])  # fmt: skip
 def test_what_cannot_be_right_is_refused(options):
     """Options that cannot be used are errors where they are written, with a way out."""
