@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import _guard
 from ._spare import LARGE, Lease, Spare
-from .columns import SparseColumns, Table, is_sparse, stacked, table
+from .columns import SparseColumns, Table, is_sparse, stacked, table, without_default_names
 from .model import Model
 from .prediction import Answer, Outcome, read_outcome
 from .segment import bare
@@ -160,7 +160,7 @@ class Capture:
             made = self._table(taken)
             rows += made.rows
             if isinstance(made, Table):
-                made = _without_default_names(made)
+                made = without_default_names(made)
                 tables.setdefault(_layout(made), []).append(made)
         for group in tables.values():
             with _guard.guard("features", sum(made.rows for made in group)):
@@ -370,13 +370,6 @@ def _layout(made: Table) -> Any:
         return id(made)
     kinds = (column.dtype if column.dtype.kind == "f" else column.dtype.kind for column in made.columns)
     return made.names, tuple(kinds)
-
-
-def _without_default_names(made: Table) -> Table:
-    """Columns that a data frame numbered by itself have no names: they go by position."""
-    if made.names == tuple(map(str, range(len(made.columns)))):
-        return Table(names=None, rows=made.rows, columns=made.columns)
-    return made
 
 
 def _stacked(tables: list[Table]) -> Table:

@@ -68,6 +68,13 @@ class SparseColumns(Sequence[Column]):
         return counts
 
 
+def without_default_names(made: Table) -> Table:
+    """Columns that a data frame numbered by itself have no names: they go by position."""
+    if made.names == tuple(map(str, range(len(made.columns)))):
+        return Table(names=None, rows=made.rows, columns=made.columns)
+    return made
+
+
 def table(x: object, *, width: int | None = None) -> Table:
     """The columns of `x`: array, list of rows or of records, dict, sparse matrix, pandas, what narwhals reads.
 

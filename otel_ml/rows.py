@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import _guard
 from ._spare import Lease
-from .columns import Column, Table, column, series, table
+from .columns import Column, Table, column, series, table, without_default_names
 from .model import Model
 from .segment import Codes, Cut, bare
 from .snapshot import Unread
@@ -80,8 +80,7 @@ class Rows:
         if matrix is not None:
             return tuple(names_of(self._model, matrix.shape[1]) or ())
         made = self._read()
-        numbered = made.names == tuple(map(str, range(len(made.columns))))  # by a data frame, not by a person
-        named = None if numbered else made.names
+        named = without_default_names(made).names
         return tuple(names_of(self._model, len(made.columns)) or ()) if named is None else named
 
     @property
