@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOOR := .venvs/floor
+LIBRARIES := .venvs/libraries
+LIBRARIES_FLOOR := .venvs/libraries-floor
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test floor check bench bench-peers calibration build clean
+.PHONY: setup demo test floor libraries libraries-floor check bench bench-peers calibration fuzz build clean
 
 setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
 
@@ -24,15 +26,39 @@ demo: $(STAMP) ## train a model, serve it, drift it, watch it: under a minute, n
 test: $(STAMP) ## the whole test suite
 	@$(BIN)/python -m pytest -n 2
 
-floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK and scikit-learn, with a distro and mlflow beside them
-	@$(FLOOR)/bin/python -m pytest -n 2 tests/sdk tests/integration/test_zero_code.py tests/integration/test_end_to_end.py
+floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK and scikit-learn, with a distro, mlflow and logfire beside them
+	@$(FLOOR)/bin/python -m pytest -n 2 tests/sdk tests/integration/test_zero_code.py tests/integration/test_end_to_end.py \
+	  tests/integration/test_beside*.py
 
 $(FLOOR)/.installed: pyproject.toml
 	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test \
-	  'opentelemetry-sdk==1.39.*' 'opentelemetry-distro[otlp]' \
+	  'opentelemetry-sdk==1.39.*' 'opentelemetry-distro[otlp]' 'logfire>=5' \
 	  'scikit-learn==1.5.*' 'numpy==2.1.*' 'scipy==1.14.*' 'pandas==2.2.*' 'joblib<1.5' 'mlflow-skinny==3.17.*'
+	@touch $@
+
+libraries: $(LIBRARIES)/.installed ## XGBoost, LightGBM, CatBoost, ONNX Runtime and MLflow, the newest of each
+	@$(LIBRARIES)/bin/python -m pytest -n 2 tests/libraries
+
+# xgboost-cpu is xgboost without 300 MB for GPUs
+$(LIBRARIES)/.installed: pyproject.toml
+	@test -x $(LIBRARIES)/bin/python || $(PYTHON) -m venv $(LIBRARIES)
+	@$(LIBRARIES)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(LIBRARIES)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[demo,prometheus]' \
+	  --group test xgboost-cpu lightgbm catboost onnxruntime onnx skl2onnx mlflow-skinny
+	@touch $@
+
+libraries-floor: $(LIBRARIES_FLOOR)/.installed ## the oldest supported ones, with the oldest scikit-learn and NumPy
+	@$(LIBRARIES_FLOOR)/bin/python -m pytest -n 2 -W 'ignore:numpy.ufunc size changed:RuntimeWarning' tests/libraries
+
+$(LIBRARIES_FLOOR)/.installed: pyproject.toml
+	@test -x $(LIBRARIES_FLOOR)/bin/python || $(PYTHON) -m venv $(LIBRARIES_FLOOR)
+	@$(LIBRARIES_FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(LIBRARIES_FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[demo,prometheus]' --group test \
+	  'opentelemetry-sdk==1.39.*' 'scikit-learn==1.5.*' 'numpy==1.26.*' 'scipy==1.14.*' 'pandas==2.2.*' 'joblib<1.5' \
+	  'xgboost-cpu==2.1.1' 'lightgbm==4.3.*' 'catboost==1.2.5' 'onnxruntime==1.19.*' \
+	  'onnx==1.17.*' 'skl2onnx==1.17.*' 'mlflow-skinny==2.16.*'
 	@touch $@
 
 check: $(STAMP) ## format, lint, types, generated files
@@ -50,6 +76,12 @@ bench-peers: $(STAMP) ## beside peers: the same rows through whylogs, import tim
 
 calibration: $(STAMP) ## false alarms, power and waiting times of the drift verdict; EFFORT=--quick for a glance
 	@$(BIN)/python -m benchmarks.calibration $(EFFORT)
+
+MINUTES ?= 3
+fuzz: $(STAMP) ## every decoder under atheris for MINUTES=3 each; TARGETS="decode json" for some of them
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	@cd tests && for target in $(or $(TARGETS),decode json items compressed baseline config); do \
+	  ../$(BIN)/python -m fuzz $$target --minutes $(MINUTES) || exit 1; done
 
 build: $(STAMP) ## wheel and source distribution in dist/
 	@rm -rf dist

@@ -102,6 +102,8 @@ class Prediction:
 
 NOTHING = Outcome()
 _F8 = np.dtype("f8")
+_OTHERWISE = frozenset(("predict_proba", "predict_log_proba", "decision_function", "score_samples"))
+"""Operations whose floats are read in a way of their own."""
 _READ = (float, int, str, list, tuple, np.ndarray, np.generic)
 
 
@@ -110,7 +112,19 @@ def read_outcome(output: object, model: Model, operation: str) -> Outcome:
 
     Of an `Answer` the output gives the labels and the nested output what else there is.
     """
-    if type(output) is Answer:
+    if (
+        type(output) is np.ndarray
+        and output.ndim == 1
+        and output.dtype is _F8
+        and operation not in _OTHERWISE
+    ):
+        if output.size and (
+            model.task is None or model.task == "regression"
+        ):  # the most frequent, in half the time
+            return Outcome(output, _score_type(model))
+    elif type(output) is Outcome:  # read already, by those who know better than the operation's name
+        return output
+    elif type(output) is Answer:
         own, nested = (
             read_outcome(output.output, model, operation),
             read_outcome(output.nested, model, output.operation),
@@ -188,7 +202,7 @@ def _probabilities(values: NDArray[np.generic], model: Model) -> Outcome:
     if p.ndim == 1:
         return Outcome(p, "probability")
     if not _excludes(p):
-        return NOTHING
+        return Outcome(p[:, 0], "probability") if p.shape[1] == 1 else NOTHING
     scores = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
     return Outcome(scores, "probability", _likeliest(p, model.classes), p)
 

@@ -14,15 +14,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
-
-import numpy as np
 
 from . import _guard, config, semconv
 from .baseline import Baseline
 from .errors import BaselineError, ConfigurationError
 from .events import Redact
+from .library import library_of, qualified
 from .model import Model, Task
 from .recording import Recording, SpanMode
 from .sampling import SamplerLike
@@ -65,9 +64,15 @@ def register(
 ) -> None:
     """Give a model object its identity in everything that instrumentation emits for it.
 
-    `baseline` is a `Baseline` or its file; one that cannot be read is said in one log line and left out.
-    `spans`, `sampler`, `capture_features`, `redact` and `segment` are those of `observe`. Registering an object
-    again replaces what was said before.
+    Registering an object again replaces what was said before. Copies and unpickled models of a registered one have
+    its identity, too, unless two registered ones are alike.
+
+    obj: the fitted model.
+    name, version: what its telemetry is named after, and drift kept apart by.
+    baseline: a `Baseline` or the path of its file; one that cannot be read is logged once and left out.
+    spans: "all" makes a current span for every call; "sampled" one after the call, of the calls of which the
+        sampler keeps a row, or of all when there is no sampler; "off" none.
+    variant, role, sampler, capture_features, redact, segment: as of `observe`.
 
     Raises `ConfigurationError` on a class and on an argument that cannot be right.
     """
@@ -84,6 +89,7 @@ def register(
         role=role, segment=resolve(segment, model=name, baseline=loaded, unread=unread),
     )  # fmt: skip
     recording.check(model)
+    recording.check_captured(replace(model, feature_names=library_of(obj).feature_names(obj)))
     _file(obj, Registration(model, recording))
 
 
@@ -112,6 +118,12 @@ def find(obj: object) -> Registration | None:
             type(obj).__name__,
         )
     return registration
+
+
+def models() -> list[Model]:
+    """Every model that was registered and is still there."""
+    with _lock:
+        return [registration.model for reference, registration in _by_id.values() if reference() is not None]
 
 
 def any_registered() -> bool:
@@ -199,7 +211,7 @@ def _reference(obj: object) -> Callable[[], object | None]:
 
 
 def fingerprint(obj: object) -> str:
-    """SHA-256 in hex of class, parameters, feature names and classes: equal for copies, in every process."""
+    """SHA-256 in hex of the class and of what else its library gives: equal for copies, in every process."""
     digest = hashlib.sha256()
     for part in _parts(obj):
         digest.update(part.encode("utf-8", "surrogatepass"))
@@ -207,73 +219,14 @@ def fingerprint(obj: object) -> str:
     return digest.hexdigest()
 
 
-def learned(obj: object, attribute: str) -> object | None:
-    """A fitted attribute, or None: on an unfitted estimator a property may raise anything."""
-    try:
-        return getattr(obj, attribute, None)
-    except Exception:
-        return None
-
-
 def task_of(obj: object) -> Task | None:
-    """What an estimator does, as scikit-learn tells; None when it does not, or `obj` is no estimator."""
-    base = sys.modules.get("sklearn.base")  # an estimator cannot be without it
-    tests: tuple[tuple[Task, str], ...] = (
-        ("classification", "is_classifier"),
-        ("regression", "is_regressor"),
-        ("outlier", "is_outlier_detector"),
-        ("clustering", "is_clusterer"),
-    )
-    if base is None or not isinstance(obj, base.BaseEstimator):
-        return None
-    try:
-        return next((task for task, test in tests if getattr(base, test, _is_clusterer)(obj)), None)
-    except Exception:  # the tags of a class of the user's can raise anything
-        return None
-
-
-def _is_clusterer(estimator: object) -> bool:
-    """scikit-learn's test since 1.6."""
-    return getattr(estimator, "_estimator_type", None) == "clusterer"
+    """What a model does; None when it does not tell."""
+    return library_of(obj).task(obj)
 
 
 def _parts(obj: object) -> Iterator[str]:
-    yield _qualified(type(obj))
-    get_params = getattr(obj, "get_params", None)
-    if callable(get_params):
-        for key, value in sorted(get_params().items()):
-            yield f"{key}={_text(value)}"
-    for attribute in ("feature_names_in_", "classes_"):
-        yield _text(learned(obj, attribute))
-
-
-def _text(value: object) -> str:
-    """A text of `value` that is the same in every process: no addresses, no order of sets."""
-    if value is None or isinstance(value, (str, bytes, bool, int, float, complex, np.generic)):
-        return repr(value.item() if isinstance(value, np.generic) else value)
-    if isinstance(value, np.ndarray):
-        return _text_of_array(value)
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{_text(key)}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_text, value)) + "]"
-    if isinstance(value, (set, frozenset)):
-        return "{" + ",".join(sorted(map(_text, value))) + "}"
-    return _qualified(value if callable(value) and hasattr(value, "__name__") else type(value))
-
-
-def _text_of_array(value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
-    if value.dtype.hasobject:
-        return _text(value.tolist())
-    content = hashlib.sha256(value.tobytes()).hexdigest()
-    return f"array{value.shape}{value.dtype.str}{content}"
-
-
-def _qualified(named: object) -> str:
-    name = getattr(named, "__qualname__", None) or getattr(
-        named, "__name__", ""
-    )  # ufuncs have the latter only
-    return f"{getattr(named, '__module__', '')}.{name}"
+    yield qualified(type(obj))
+    yield from library_of(obj).content(obj)
 
 
 def _renew_lock() -> None:

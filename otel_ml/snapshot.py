@@ -50,6 +50,8 @@ def snapshot(rows: Any, width: int | None) -> Any:
         return rows.copy() if isinstance(rows, np.ma.MaskedArray) else np.array(rows)
     if is_sparse(rows):
         return _sparse(rows, width)
+    if type(rows) is Unread:  # before it is asked whether it is a record
+        return rows
     if isinstance(rows, dict):
         return {
             key: value if np.isscalar(value) or value is None else _copied(value)

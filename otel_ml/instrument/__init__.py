@@ -6,15 +6,28 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .. import pipeline
+from .catboost import CatBoostInstrumentor
+from .lightgbm import LightGBMInstrumentor
+from .mlflow import MLflowInstrumentor
+from .onnxruntime import OnnxRuntimeInstrumentor
 from .sklearn import SklearnInstrumentor
+from .xgboost import XGBoostInstrumentor
 
 if TYPE_CHECKING:
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
 __all__ = ["instrument", "uninstrument"]
 
-_INSTRUMENTORS = {"sklearn": SklearnInstrumentor}
+_INSTRUMENTORS: dict[str, type[BaseInstrumentor]] = {
+    "sklearn": SklearnInstrumentor,
+    "xgboost": XGBoostInstrumentor,
+    "lightgbm": LightGBMInstrumentor,
+    "catboost": CatBoostInstrumentor,
+    "onnxruntime": OnnxRuntimeInstrumentor,
+    "mlflow": MLflowInstrumentor,
+}
 """By the module whose presence says that the library is installed."""
 
 
@@ -23,8 +36,9 @@ def instrument(
 ) -> None:
     """Record the predictions of every supported library, also of one that is imported later.
 
-    Imports none of them. The providers default to the global ones, whenever these are set. Calling it again
-    only changes the providers.
+    Imports none of them. Calling it again only changes the providers.
+
+    meter_provider, tracer_provider: the global ones by default, whenever these are set.
     """
     pipeline.use(meter_provider=meter_provider, tracer_provider=tracer_provider)
     for module, kind in _INSTRUMENTORS.items():

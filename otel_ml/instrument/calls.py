@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import _guard
 from ..capture import rows_in
+from ..library import learned, library_of
 from ..observer import Observer, Steps
 from ..prediction import Answer, read_outcome
-from ..registry import learned
 from ..rows import Rows
 from ..segment import Cut
 from ..snapshot import Unread
@@ -20,7 +20,7 @@ from . import repeats
 SCORING = ("predict_proba", "decision_function")
 """Operations whose output inside a `predict` of the same estimator is the score of that call."""
 
-_WRAPPED = ("best_estimator_", "final_estimator_", "estimator_")
+_WRAPPED = ("best_estimator_", "final_estimator_", "estimator_", "_Booster")
 """Where estimators that hand a call on to one other have it."""
 
 
@@ -55,8 +55,10 @@ class EstimatorCall(Steps):
             return output
         operation, nested = self._answer
         try:
-            same = hasattr(output, "__len__") and len(nested) == len(output)
-            return Answer(output, operation, nested) if same else output
+            rows = output.shape[:1] if type(output) is np.ndarray else (len(output),)
+            return Answer(output, operation, nested) if rows == nested.shape[:1] else output
+        except TypeError:  # it has no length
+            return output
         except Exception as error:
             _guard.failed("nested", error)
             return output
@@ -99,14 +101,15 @@ class EstimatorCall(Steps):
         """
         if type(output) is not np.ndarray:  # such as a list of arrays, one for each of several targets
             return
-        depth = self._depth(estimator)
+        depth = self.depth(estimator)
         if depth is None:
             return
         rank = operation == "predict_proba", -depth
         if self._answer is None or rank >= self._rank:
             self._answer, self._rank = (operation, output), rank
 
-    def _depth(self, estimator: Any) -> int | None:
+    def depth(self, estimator: Any) -> int | None:
+        """How many hands the call goes through on its way to `estimator`; None when it does not get there."""
         if estimator is self._estimator:
             return 0
         if not hasattr(self, "_spine"):
@@ -124,6 +127,9 @@ def _spine(estimator: Any) -> Iterator[Any]:
 
 
 def _next(estimator: Any) -> Any:
+    inner = library_of(estimator).inner(estimator)
+    if inner is not None:
+        return inner
     steps = learned(estimator, "steps")
     if isinstance(steps, list) and steps:
         return steps[-1][-1]

@@ -16,11 +16,13 @@ from typing import Any
 
 from .. import _guard, config, registry
 from ..baseline import Baseline
+from ..library import SKLEARN, Library, learned, library_of
 from ..model import Model
 from ..observer import Observer
 from ..recording import Recording
-from ..registry import Registration, fingerprint, learned, load_baseline, task_of
+from ..registry import Registration, fingerprint, load_baseline, task_of
 from . import repeats
+from .answers import LibraryCall
 from .calls import EstimatorCall
 
 LIBRARIES = ("sklearn", "xgboost", "lightgbm", "catboost", "imblearn")
@@ -34,6 +36,9 @@ class Identity:
     model: Model
     registered: bool
     recording: Recording
+    library: Library
+    answers: str
+    """As whose output its library reads that of a plain `predict`."""
     observers: dict[str, Observer | None] = field(default_factory=dict)
 
 
@@ -64,14 +69,34 @@ def describe(estimator: Any) -> Model:
     return _identity(estimator).model
 
 
-def call(estimator: Any, operation: str) -> EstimatorCall | None:
-    """A call of this operation of `estimator`; None when it is not a prediction."""
+def call(
+    estimator: Any, operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> EstimatorCall | None:
+    """A call of this operation of `estimator`, its arguments with it; None when it is not a prediction."""
     known = _known_of(estimator)
+    identity = known.identity
+    question = None
+    if identity.library is not SKLEARN:
+        question = identity.library.asked(operation, identity.answers, args, kwargs)
+        if question is None:
+            return None
+        operation = question.operation
     try:
-        found = known.identity.observers[operation]
+        found = identity.observers[operation]
     except KeyError:
-        found = _add_observer(known.identity, operation)
-    return None if found is None else EstimatorCall(found, estimator, known)
+        found = _add_observer(identity, operation)
+    if found is None:
+        return None
+    if question is None:
+        return EstimatorCall(found, estimator, known)
+    return LibraryCall(found, estimator, known, identity.library, question)
+
+
+def reading(obj: Any, operation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The operation as whose output that of this call is read; None when it says nothing."""
+    identity = _identity(obj)
+    question = identity.library.asked(operation, identity.answers, args, kwargs)
+    return None if question is None else question.reading
 
 
 def speaks_in(estimator: Any, outer: Model) -> bool:
@@ -140,11 +165,16 @@ def _reference(estimator: object) -> weakref.ref[object]:
 
 
 def _make(estimator: Any, registration: Registration | None, mark: str) -> Identity:
+    library = library_of(estimator)
+    answers = library.answers(estimator)
     if registration is not None:
         model = _complete(registration.model, estimator)
-        return Identity(model, registered=True, recording=registration.recording)
-    model = _complete(Model(name=type(_final(estimator)).__name__, version=f"auto-{mark[:8]}"), estimator)
-    return Identity(replace(model, baseline=_matching_baseline(model)), registered=False, recording=_DEFAULT)
+        return Identity(model, True, registration.recording, library, answers)
+    name = library.name(estimator) or type(_final(estimator)).__name__
+    version = library.version(estimator) or f"auto-{mark[:8]}"
+    model = _complete(Model(name=name, version=version), estimator)
+    model = replace(model, baseline=_matching_baseline(model))
+    return Identity(model, False, _DEFAULT, library, answers)
 
 
 def _add_observer(identity: Identity, operation: str) -> Observer | None:
@@ -165,19 +195,22 @@ def _add_observer(identity: Identity, operation: str) -> Observer | None:
 
 
 def _complete(model: Model, estimator: Any) -> Model:
-    kind = type(_final(estimator))
+    final, library = _final(estimator), library_of(estimator)
     return replace(
         model,
-        type=kind.__name__,
-        system=_system(kind),
+        type=type(final).__name__,
+        system=library_of(final).system or _system(type(final)),
         task=task_of(estimator),
-        classes=_classes(estimator),
-        feature_names=_feature_names(estimator),
+        classes=library.classes(estimator),
+        feature_names=library.feature_names(estimator),
     )
 
 
 def _final(estimator: Any) -> Any:
-    """The last step of a Pipeline, of Pipelines in Pipelines too."""
+    """The last step of a Pipeline, of Pipelines in Pipelines too, also where another object holds it."""
+    inner = library_of(estimator).inner(estimator)
+    if inner is not None:
+        return _final(inner)
     steps = learned(estimator, "steps")
     if isinstance(steps, list) and steps and hasattr(steps[-1][-1], "get_params"):
         return _final(steps[-1][-1])
@@ -187,18 +220,6 @@ def _final(estimator: Any) -> Any:
 def _system(kind: type) -> str:
     packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
     return next((package for package in packages if package in LIBRARIES), "sklearn")
-
-
-def _classes(estimator: Any) -> tuple[object, ...] | None:
-    classes: Any = learned(estimator, "classes_")
-    if getattr(classes, "ndim", None) != 1:  # a list of arrays, one per output, has no columns to name
-        return None
-    return tuple(classes.tolist())
-
-
-def _feature_names(estimator: Any) -> tuple[str, ...] | None:
-    names: Any = learned(estimator, "feature_names_in_")
-    return None if names is None else tuple(map(str, names))
 
 
 # --- baselines nobody assigned ----------------------------------------------------------------------------

@@ -86,10 +86,16 @@ def last(key: object) -> Asked | None:
 
 def remember(key: object, rows: Any, operation: str, entry: tuple[Any, Any, int]) -> None:
     """Keep in mind that `operation` on `rows` was queued as `entry`: snapshot, answer and duration."""
-    taken = bare(entry[0])
     if type(rows) in (list, dict):  # nothing can refer to them weakly
         return
-    if (len(taken[0]) if type(taken) is tuple else size_of(taken)) > LIMIT:
+    taken = entry[0]
+    if type(taken) is tuple:
+        size = len(taken[0])
+    else:
+        taken = bare(taken)
+        size = size_of(taken)
+        entry = (None if taken is rows else taken, *entry[1:])
+    if size > LIMIT:
         return
     try:
         asked = Asked(rows, _let_go)
@@ -98,7 +104,7 @@ def remember(key: object, rows: Any, operation: str, entry: tuple[Any, Any, int]
     asked.key = key
     asked.operations = {operation: None}
     asked.generation = pipeline.generation
-    asked.entry = (None if taken is rows else taken, *entry[1:])
+    asked.entry = entry
     others = _recent.get()
     if others and (len(others) > 1 or others[0].key is not key):
         alive = [other for other in others if other.key is not key and other() is not None]

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
-import wrapt
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
-
-from .. import _guard, pipeline
-from ..observer import NOTHING, Observer, _Nothing, owner
+from .. import _guard
+from ..observer import NOTHING, owner
 from ..patch import Around, Patches
-from ..snapshot import row_count
 from ..wrap import MARK
-from . import estimators
-from .calls import SCORING, EstimatorCall
+from .calls import EstimatorCall
 from .estimators import describe
+from .instrumentor import LibraryInstrumentor
+from .methods import predicting, suppressing, suppressing_each, training
 
 __all__ = ["SklearnInstrumentor", "describe"]
 
@@ -48,148 +45,19 @@ TRANSFORMING = {
 """Classes whose `transform` asks models that are parts of them: no prediction."""
 
 
-class SklearnInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # has no types
+class SklearnInstrumentor(LibraryInstrumentor):
     """Switches the recording of scikit-learn on and off; scikit-learn itself need not be imported yet."""
 
-    def instrumentation_dependencies(self) -> Collection[str]:
-        """The versions of scikit-learn that this was built for."""
-        return ("scikit-learn >= 1.5",)
-
-    def _instrument(self, **kwargs: Any) -> None:
-        global _patches
-        pipeline.use(
-            meter_provider=kwargs.get("meter_provider"), tracer_provider=kwargs.get("tracer_provider")
-        )
-        _patches = Patches()
-        for module, hook in _HOOKS.items():
-            wrapt.register_post_import_hook(_guarded(hook, _patches), module)
-
-    def _uninstrument(self, **_: Any) -> None:
-        global _patches
-        if _patches is not None:
-            _patches.restore()
-        _patches = None
-        estimators.reset()
-
-
-_patches: Patches | None = None
-
-
-def _guarded(hook: Callable[[ModuleType, Patches], None], patches: Patches) -> Callable[[ModuleType], None]:
-    """A hook cannot be taken back: one that belongs to patches already restored does nothing."""
-
-    def run(module: ModuleType) -> None:
-        if patches.active:
-            with _guard.guard(f"instrument {module.__name__}"):
-                hook(module, patches)
-
-    return run
-
-
-# --- what calls do ----------------------------------------------------------------------------------------
-
-
-def _predicting(operation: str, base: type) -> Around:
-    scoring = operation in SCORING
-
-    def around(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            outer = owner.get()
-            running = outer[0] if isinstance(outer, list) else outer
-            if running is not None and not (isinstance(running, Observer) and running.decorated):
-                if scoring and type(outer) is EstimatorCall and outer.listening:
-                    return _heard(outer, operation, function, args, kwargs)
-                return function(*args, **kwargs)
-            # a mixin's method can belong to a class that is no estimator
-            if not args or not isinstance(args[0], base):
-                return function(*args, **kwargs)
-            rows = args[1] if len(args) > 1 else _first(kwargs)
-            begun = _begun(operation, args[0], running, rows)
-            if begun is None:
-                return function(*args, **kwargs)
-            if isinstance(begun, _Nothing):  # its parts are no predictions of their own
-                return _suppressing(function)(*args, **kwargs)
-            return begun.observer.call(function, args, kwargs, rows, begun)
-
-        return call
-
-    return around
-
-
-def _begun(
-    operation: str, estimator: Any, decorated: Observer | None, rows: Any
-) -> EstimatorCall | _Nothing | None:
-    """A call to observe; None when it is part of the call of a decorated function, NOTHING when we failed."""
-    try:
-        if decorated is not None and not estimators.speaks_in(estimator, decorated.model):
-            return None
-        return estimators.call(estimator, operation)
-    except Exception as error:
-        _guard.failed("describe", error, row_count(rows, None))
-        return NOTHING
-
-
-def _heard(
-    outer: EstimatorCall, operation: str, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
-) -> Any:
-    output = function(*args, **kwargs)
-    try:
-        outer.hear(args[0], operation, output)
-    except Exception as error:
-        _guard.failed("nested", error)
-    return output
-
-
-def _first(kwargs: dict[str, Any]) -> object:
-    return kwargs["X"] if "X" in kwargs else next(iter(kwargs.values()), None)
-
-
-def _suppressing(function: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        token = owner.set(NOTHING)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            owner.reset(token)
-
-    return call
-
-
-def _suppressing_each(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A generator runs in the context of whoever asks it for more, so only its own steps are suppressed."""
-
-    def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        step = _suppressing(function(*args, **kwargs).__next__)
-        while True:
-            try:
-                value = step()
-            except StopIteration:
-                return
-            yield value
-
-    return call
-
-
-def _training(function: Callable[..., Any]) -> Callable[..., Any]:
-    suppressed = _suppressing(function)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return suppressed(*args, **kwargs)
-        finally:
-            if args:
-                with _guard.guard("fit"):
-                    estimators.forget(args[0])
-
-    return call
+    distributions = ("scikit-learn",)
+    versions = ">= 1.5"
 
 
 def _arounds(base: type) -> dict[str, Around]:
     return {
-        **{name: _predicting(name, base) for name in PREDICTIONS},
-        **dict.fromkeys(TRAINING, _training),
-        **dict.fromkeys(EVALUATION, _suppressing),
-        **dict.fromkeys(STAGED, _suppressing_each),
+        **{name: predicting(name, base) for name in PREDICTIONS},
+        **dict.fromkeys(TRAINING, training),
+        **dict.fromkeys(EVALUATION, suppressing),
+        **dict.fromkeys(STAGED, suppressing_each),
     }
 
 
@@ -199,6 +67,13 @@ def _arounds(base: type) -> dict[str, Around]:
 def _patch_estimators(module: ModuleType, patches: Patches) -> None:
     """Patch the tree as far as it has grown, and whatever it grows later."""
     base = module.BaseEstimator
+    patch = patch_tree(base, base, patches)
+    patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
+    patches.add(base, "__setstate__", _completing(patch))
+
+
+def patch_tree(root: type, base: type, patches: Patches) -> Callable[[type], None]:
+    """Patch `root` and all that derives from it so far, estimators by `base`; gives what patches one class more."""
     arounds = _arounds(base)
 
     def patch(cls: type) -> None:
@@ -208,18 +83,18 @@ def _patch_estimators(module: ModuleType, patches: Patches) -> None:
                 if not getattr(vars(part)[name], MARK, False):
                     patches.add(part, name, arounds[name])
 
-    for cls in _tree(base):
+    for cls in tree(root):
         with _guard.guard("patch"):  # one that cannot be patched leaves the others observed
             patch(cls)
-    patches.set(base, "__init_subclass__", classmethod(_following(base, patches, patch)))
-    patches.add(base, "__setstate__", _completing(patch))
+    return patch
 
 
-def _tree(base: type) -> Iterator[type]:
-    yield base
+def tree(root: type) -> Iterator[type]:
+    """The class and all that derive from it so far."""
+    yield root
     cls: type
-    for cls in base.__subclasses__():
-        yield from _tree(cls)
+    for cls in root.__subclasses__():
+        yield from tree(cls)
 
 
 def _following(base: Any, patches: Patches, patch: Callable[[type], None]) -> Callable[..., None]:
@@ -282,7 +157,7 @@ def _parallel(function: Callable[..., Any]) -> Callable[..., Any]:
         if running is None or len(args) != 1 or not _is_local(parallel):
             return function(parallel, *args, **kwargs)
         tasks = _carried(args[0], running)
-        if type(running) is not EstimatorCall or not running.listening:
+        if not isinstance(running, EstimatorCall) or not running.listening:
             return function(parallel, tasks, **kwargs)
         running.listening = False  # what workers compute is a part, of the rows or of the model
         try:
@@ -319,29 +194,29 @@ def _patch_validation(module: ModuleType, patches: Patches) -> None:
     for name in (
         "_fit_and_predict", "_fit_and_score", "_incremental_fit_estimator", "_permutation_test_score",
     ):  # fmt: skip
-        patches.add_function(module, name, _suppressing)
+        patches.add_function(module, name, suppressing)
 
 
 def _patch_scorers(module: ModuleType, patches: Patches) -> None:
     for name in ("_BaseScorer", "_MultimetricScorer"):
         scorer = getattr(module, name, None)
         if scorer is not None:
-            patches.add(scorer, "__call__", _suppressing)
+            patches.add(scorer, "__call__", suppressing)
 
 
-def _suppressing_functions(*names: str) -> Callable[[ModuleType, Patches], None]:
+def suppressing_functions(*names: str) -> Callable[[ModuleType, Patches], None]:
     """A hook for inner functions that evaluate, which are looked up in their module at every call."""
 
     def hook(module: ModuleType, patches: Patches) -> None:
         for name in names:
-            patches.add_function(module, name, _suppressing)
+            patches.add_function(module, name, suppressing)
 
     return hook
 
 
 def _patch_transforming(module: ModuleType, patches: Patches) -> None:
     for name in TRANSFORMING[module.__name__]:
-        patches.add(getattr(module, name), "transform", _suppressing)
+        patches.add(getattr(module, name), "transform", suppressing)
 
 
 def _patch_displays(module: ModuleType, patches: Patches) -> None:
@@ -351,7 +226,7 @@ def _patch_displays(module: ModuleType, patches: Patches) -> None:
             for name in ("from_estimator", "from_cv_results"):
                 made = vars(kind).get(name)
                 if isinstance(made, classmethod):
-                    draw = functools.wraps(made.__func__)(_suppressing(made.__func__))
+                    draw = functools.wraps(made.__func__)(suppressing(made.__func__))
                     patches.set(kind, name, classmethod(draw))
 
 
@@ -371,7 +246,7 @@ _DISPLAYS = (
 def _suppressing_training(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) > 3 and args[2] in (*TRAINING, *EVALUATION):
-            args = (*args[:3], _suppressing(args[3]), *args[4:])
+            args = (*args[:3], suppressing(args[3]), *args[4:])
         return function(*args, **kwargs)
 
     return call
@@ -382,13 +257,13 @@ def _patch_mlflow(module: ModuleType, patches: Patches) -> None:
     patches.add_function(module, "_patch_estimator_method_if_available", _suppressing_training)
 
 
-_HOOKS: dict[str, Callable[[ModuleType, Patches], None]] = {
+SklearnInstrumentor.hooks = {
     "sklearn.base": _patch_estimators,
     "sklearn.utils.parallel": _patch_parallel,
     "sklearn.model_selection._validation": _patch_validation,
     "sklearn.metrics._scorer": _patch_scorers,
-    "sklearn.inspection._partial_dependence": _suppressing_functions("_partial_dependence_brute"),
-    "sklearn.inspection._permutation_importance": _suppressing_functions("_weights_scorer"),
+    "sklearn.inspection._partial_dependence": suppressing_functions("_partial_dependence_brute"),
+    "sklearn.inspection._permutation_importance": suppressing_functions("_weights_scorer"),
     **dict.fromkeys(TRANSFORMING, _patch_transforming),
     **dict.fromkeys(_DISPLAYS, _patch_displays),
     "mlflow.sklearn": _patch_mlflow,
