@@ -2,8 +2,9 @@
 
 The usual volume of an hour is what the same hour of the week had in up to `WEEKS` past weeks, or, before there are
 two of these, the same hour of the day in the past week. An hour is unusual only when it lies beyond *all* of them
-by a factor and beyond what chance does to a count: volumes differ from week to week far more than Poisson's law
-allows. Silence is judged by what should have come in it, so that a model that sleeps at night is not silent.
+by a factor, by more than they differ among themselves, and beyond what chance does to a count: volumes differ from
+week to week far more than Poisson's law allows. It is a warning when two hours in a row are. Silence is judged by what
+should have come in it, so that a model that sleeps at night is not silent.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def activity(model: Monitored, now: int) -> Activity | None:
         return None
     rows, past = _last_hour(model.hours, now)
     usual = float(median(past)) if past else None
-    status, reason, detail = _silence(model, now) or _volume(rows, past)
+    status, reason, detail = _silence(model, now) or _volume(model.hours, now // HOUR - 1)
     return Activity(
         age=max(0.0, (now - model.last) / 1e9),
         rows=rows,
@@ -92,19 +93,34 @@ def _expected(model: Monitored, hour: int) -> float:
     return float(min((model.hours.get(one, 0) for one in full), default=0))
 
 
-def _volume(rows: int, past: Sequence[int]) -> tuple[int, str, str]:
+def _volume(hours: Mapping[int, int], hour: int) -> tuple[int, str, str]:
+    """Status, reason and words of an hour: a warning when the one before it was like that, too."""
+    rows, past = hours.get(hour, 0), _like(hours, hour)
     if not past:
         return 0, "no_history", "not yet known what is usual at this hour"
     low, high, usual = min(past), max(past), float(median(past))
     words = f"{rows:,} rows in the last full hour, usual are {usual:,.0f} ({low:,} to {high:,})"
-    if max(rows, usual) < MIN_ROWS or abs(rows - usual) < 5 * sqrt(max(rows, usual)):
+    status, reason = _unusual(rows, past)
+    if status == _WARNING and _unusual(hours.get(hour - 1, 0), _like(hours, hour - 1))[1] != reason:
         return 0, "ok", words
-    for status, factor in ((_DRIFTED, FACTORS[1]), (_WARNING, FACTORS[0])):
+    return status, reason, words
+
+
+def _unusual(rows: int, past: Sequence[int]) -> tuple[int, str]:
+    """How far an hour is from all of its kind."""
+    if not past:
+        return 0, "ok"
+    low, high, usual = min(past), max(past), float(median(past))
+    if max(rows, usual) < MIN_ROWS or abs(rows - usual) < 5 * sqrt(max(rows, usual)):
+        return 0, "ok"
+    # Where the same hour differs by much from day to day, it has to differ by more than that.
+    ratio = high / max(1, low)
+    for status, factor in ((_DRIFTED, max(FACTORS[1], ratio)), (_WARNING, max(FACTORS[0], ratio))):
         if rows * factor < low:
-            return status, "volume_low", words
+            return status, "volume_low"
         if rows > factor * high:
-            return status, "volume_high", words
-    return 0, "ok", words
+            return status, "volume_high"
+    return 0, "ok"
 
 
 def _vanished(model: Monitored) -> tuple[Target, ...]:

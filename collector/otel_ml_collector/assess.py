@@ -31,8 +31,9 @@ _WHY = {
     "other_direction": "it was counted along the directions of another baseline",
     "error": "its comparison failed",
 }
-_DRIFTED = semconv.STATUSES.index("drifted")
 _FOREIGN = "; counted on other bounds than the baseline's, compared on the nearest ones"
+_OWN_PAST = "; the baseline does not know this segment, it is compared with its own {past} window"
+_NO_PAST = "the baseline does not know this segment, and it has no window of its own before this one yet"
 
 
 def assess(
@@ -66,10 +67,10 @@ def assess(
     verdicts |= _of_projections(verdicts, model.held, reference)
     model.held |= {target: verdict.held for target, verdict in verdicts.items()}
     judged = [
-        _judged(target, results[target], verdict, model.slow.get(target))
+        _judged(target, results[target], verdict, model.slow.get(target), _past(target, reference))
         for target, verdict in verdicts.items()
     ]
-    left_out = [_left_out(target, view, reason) for target, reason in reasons.items()]
+    left_out = [_left_out(target, view, reason, reference) for target, reason in reasons.items()]
     return tuple(sorted(judged + left_out, key=lambda evaluation: evaluation.target))
 
 
@@ -208,18 +209,18 @@ def _of_projections(
 ) -> dict[Target, Verdict]:
     """The verdicts of projections, with what they mean.
 
-    A feature that drifts moves projections, too. One cause is one alarm: until it is over they keep their status.
+    A feature that moves takes projections along. One cause is one alarm: until it is over they keep their status.
     """
-    drifted = [
+    moved = [
         target.name
         for target, verdict in verdicts.items()
-        if target.kind == "feature" and not target.segment and verdict.status == _DRIFTED
+        if target.kind == "feature" and not target.segment and verdict.status
     ]
     projections = {target: verdict for target, verdict in verdicts.items() if target.kind == "projection"}
-    if drifted:
-        named = ", ".join(drifted[:3]) + (", …" if len(drifted) > 3 else "")
+    if moved:
+        named = ", ".join(moved[:3]) + (", …" if len(moved) > 3 else "")
         return {
-            target: _waiting(verdict, held.get(target, Held()), f"{named} drifted, which moves it, too")
+            target: _waiting(verdict, held.get(target, Held()), f"{named} moved, which moves it, too")
             for target, verdict in projections.items()
         }
     known = reference.targets if reference else {}
@@ -245,14 +246,24 @@ def _in_words(verdict: Verdict, reference: ReferenceTarget | None) -> Verdict:
     )
 
 
-def _judged(target: Target, result: DriftResult, verdict: Verdict, slow: Slow | None) -> TargetEvaluation:
+def _past(target: Target, reference: Reference | None) -> str:
+    """The kind of past that a segment is compared with because the baseline does not know it; "" when it does."""
+    known = reference.targets.get(target) if reference and target.segment else None
+    return known.past if known else ""
+
+
+def _judged(
+    target: Target, result: DriftResult, verdict: Verdict, slow: Slow | None, past: str
+) -> TargetEvaluation:
     return TargetEvaluation(
         target=target,
         rows=result.rows,
         evaluated=verdict.evaluated,
         status=verdict.status,
         reason=verdict.reason,
-        detail=verdict.detail + (_FOREIGN if result.foreign_bounds else ""),
+        detail=verdict.detail
+        + (_OWN_PAST.format(past=past) if past else "")
+        + (_FOREIGN if result.foreign_bounds else ""),
         statistics={**result.statistics, **({"cusum": slow.score} if slow and slow.until else {})},
         p_value=verdict.p_value,
         state_shares=result.state_shares,
@@ -262,15 +273,16 @@ def _judged(target: Target, result: DriftResult, verdict: Verdict, slow: Slow | 
     )
 
 
-def _left_out(target: Target, view: View, reason: str) -> TargetEvaluation:
+def _left_out(target: Target, view: View, reason: str, reference: Reference | None) -> TargetEvaluation:
     group = view.model.groups[target]
+    unknown = reference is not None and reason == "no_baseline" and bool(target.segment)
     return TargetEvaluation(
         target=target,
         rows=int(whole(view.rows_of(group))),
         evaluated=False,
         status=view.model.held.get(target, Held()).status,
         reason=reason,
-        detail=_WHY[reason],
+        detail=_NO_PAST if unknown else _WHY[reason],
         statistics={},
         p_value=None,
         state_shares=_shares(group, view),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ LIMIT_REASON = "limit"
 
 
 @dataclass(slots=True)
-class _Latest:
+class Latest:
     """Newest value of what the points of one target say, with its time."""
 
     histogram: tuple[int, tuple[float, ...], Counts] | None = None
@@ -66,12 +66,12 @@ class _Latest:
 
 
 @dataclass(slots=True)
-class _OverWire:
+class OverWire:
     """One baseline as its points tell it."""
 
     created: int = 0
     received: int = 0
-    latest: dict[Target, _Latest] = field(default_factory=dict)
+    latest: dict[Target, Latest] = field(default_factory=dict)
     made: Reference | None = None
 
     def reference(self, baseline_id: str) -> Reference:
@@ -87,7 +87,7 @@ class Baselines:
 
     def __init__(self, files: Sequence[Baseline] = (), *, max_targets: int, max_buckets: int) -> None:
         self.use_files(files)
-        self._wire: dict[ModelKey, dict[str, _OverWire]] = {}
+        self._wire: dict[ModelKey, dict[str, OverWire]] = {}
         self._max_targets = max_targets
         self._max_buckets = max_buckets
         self._targets = 0
@@ -95,6 +95,18 @@ class Baselines:
     def use_files(self, files: Sequence[Baseline]) -> None:
         """Take these for what files say, instead of those before."""
         self._files = [(baseline.model, baseline.version, from_file(baseline)) for baseline in files]
+
+    def state(self) -> dict[str, object]:
+        """What came over the wire, for `restore`; files are read anew."""
+        wire = {
+            model: {name: replace(one, made=None) for name, one in known.items()}
+            for model, known in self._wire.items()
+        }
+        return {"wire": wire, "targets": self._targets}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Know what was known over the wire when `state` was taken."""
+        self._wire, self._targets = state["wire"], state["targets"]
 
     def __len__(self) -> int:
         return len(self._files) + sum(len(known) for known in self._wire.values())
@@ -123,14 +135,14 @@ class Baselines:
         latest.take(about.part, about.name, time, values, bounds)
         return None
 
-    def _latest(self, about: Destination, start: int, now: int) -> _Latest | None:
+    def _latest(self, about: Destination, start: int, now: int) -> Latest | None:
         assert about.target is not None
         known = self._wire.get(about.model, {}).get(about.baseline_id)
         if known is None or about.target not in known.latest:
             if self._targets >= self._max_targets:
                 return None
-            known = self._wire.setdefault(about.model, {}).setdefault(about.baseline_id, _OverWire())
-            known.latest[about.target] = _Latest()
+            known = self._wire.setdefault(about.model, {}).setdefault(about.baseline_id, OverWire())
+            known.latest[about.target] = Latest()
             self._targets += 1
         known.created = max(known.created, start)
         known.received = now

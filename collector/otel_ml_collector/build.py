@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from otel_ml.baseline import Baseline
 
+from . import security
+from .access import OPEN, Access
 from .decode import DecodeLimits
 from .drift import Policy
 from .engine import Engine, Limits
+from .exporter import OtlpExporter
+from .intake import Forward
+from .limiter import MemoryLimiter
+from .limits import ReceiverLimits, admit_all
 from .past import LEARN_ROWS
 from .points import PointBatch
-from .receiver import Consume, Receiver, ReceiverLimits
-from .settings import MlDrift, OtlpReceiver
+from .receiver import Consume, Receiver
+from .settings import (
+    Auth,
+    Authenticator,
+    BasicAuth,
+    BearerTokenAuth,
+    Extension,
+    Grpc,
+    Http,
+    MlDrift,
+    Otlp,
+    OtlpHttp,
+    OtlpReceiver,
+)
+from .settings import MemoryLimiter as MemorySettings
+from .signals import Signal
 from .window import WindowSpec
 
 _MIB = 1024 * 1024
@@ -33,6 +53,12 @@ def engine(drift: MlDrift, baselines: Sequence[Baseline] = (), *, started: int) 
         learn_rows=drift.baseline.learn_rows or LEARN_ROWS,
         started=started,
     )
+
+
+def fixed(drift: MlDrift) -> tuple[object, ...]:
+    """What a running engine cannot change: its counts are kept by it."""
+    baseline = drift.baseline
+    return window_spec(drift), drift.limits, baseline.past(), baseline.learn_rows, "wire" in baseline.sources
 
 
 def window_spec(drift: MlDrift) -> WindowSpec:
@@ -84,24 +110,72 @@ def _consecutive(drift: MlDrift) -> int:
     return (2 if drift.window.type == "tumbling" else 1) if drift.consecutive is None else drift.consecutive
 
 
-def receiver(settings: OtlpReceiver, drift: MlDrift, consume: Consume) -> Receiver:
+def memory_limiter(settings: MemorySettings) -> MemoryLimiter:
+    """The limiter these settings ask for."""
+    return MemoryLimiter(
+        limit=settings.limit_mib * _MIB,
+        spike=settings.spike() * _MIB,
+        check_interval=settings.check_interval,
+    )
+
+
+def receiver(
+    settings: OtlpReceiver,
+    drift: MlDrift,
+    consume: Consume | None,
+    *,
+    extensions: Mapping[str, Extension],
+    forward: Mapping[Signal, Forward] | None = None,
+    memory: MemoryLimiter | None = None,
+) -> Receiver:
     """The receiver these settings ask for; its decoder has the limits of the processor behind it."""
-    grpc, http, limits = settings.protocols.grpc, settings.protocols.http, ReceiverLimits()
+    grpc, http = settings.protocols.grpc, settings.protocols.http
     return Receiver(
         consume=consume,
         grpc_endpoint=str(grpc.endpoint) if grpc else None,
         http_endpoint=str(http.endpoint) if http else None,
-        limits=ReceiverLimits(
-            max_recv_msg_size=grpc.max_recv_msg_size_mib * _MIB if grpc else limits.max_recv_msg_size,
-            max_request_body_size=http.max_request_body_size if http else limits.max_request_body_size,
-            read_timeout=http.read_timeout if http else limits.read_timeout,
-            idle_timeout=http.idle_timeout if http else limits.idle_timeout,
-            decode=DecodeLimits(
-                max_points=drift.limits.max_data_points_per_request,
-                max_buckets=drift.limits.max_buckets,
-                max_cached_series=drift.limits.max_streams,
-            ),
+        limits=_receiver_limits(settings, drift, memory),
+        forward=forward,
+        grpc_access=_access(grpc, extensions),
+        http_access=_access(http, extensions),
+    )
+
+
+def _access(protocol: Grpc | Http | None, extensions: Mapping[str, Extension]) -> Access:
+    if protocol is None:
+        return OPEN
+    auth = authenticator(protocol.auth, extensions)
+    return Access(security.server_tls(protocol.tls), None if auth is None else security.server_auth(auth))
+
+
+def authenticator(auth: Auth | None, extensions: Mapping[str, Extension]) -> Authenticator | None:
+    """The extension that a component names as its authenticator."""
+    found = None if auth is None else extensions[auth.authenticator]
+    return found if isinstance(found, BearerTokenAuth | BasicAuth) else None
+
+
+def exporter(
+    name: str, settings: Otlp | OtlpHttp, signals: Sequence[Signal], extensions: Mapping[str, Extension]
+) -> OtlpExporter:
+    """The exporter these settings ask for; make it inside a running event loop."""
+    auth = authenticator(settings.auth, extensions)
+    return OtlpExporter(name, settings, signals, auth=None if auth is None else security.client_auth(auth))
+
+
+def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemoryLimiter | None) -> ReceiverLimits:
+    grpc, http = settings.protocols.grpc or Grpc(), settings.protocols.http or Http()
+    return ReceiverLimits(
+        max_recv_msg_size=grpc.max_recv_msg_size_mib * _MIB,
+        max_concurrent_streams=grpc.max_concurrent_streams,
+        max_request_body_size=http.max_request_body_size,
+        read_timeout=http.read_timeout,
+        idle_timeout=http.idle_timeout,
+        decode=DecodeLimits(
+            max_points=drift.limits.max_data_points_per_request,
+            max_buckets=drift.limits.max_buckets,
+            max_cached_series=drift.limits.max_streams,
         ),
+        admit=admit_all if memory is None else memory.check,
     )
 
 

@@ -3,6 +3,11 @@
     otel-ml-collector                         listen on this machine, show drift on the console
     otel-ml-collector --config f.yaml         run what the file describes
     otel-ml-collector validate --config f.yaml
+    otel-ml-collector print-config            what is in effect, with every default
+    otel-ml-collector components              what there is to configure
+    otel-ml-collector schema                  JSON Schema for editors
+
+SIGHUP reads the files again.
 
 Exit codes: 0 after a stop by SIGTERM or Ctrl-C, 1 when it could not start, 2 for wrong arguments.
 """
@@ -11,22 +16,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otel_ml._version import __version__
 from otel_ml.errors import OtelMLError
 
 if TYPE_CHECKING:
     from .config import Config
-    from .service import Ports
+    from .service import Ports, Service
 
 GRACE = 5.0
 """Seconds a stop may take."""
@@ -44,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("otel_ml_collector").setLevel(logging.INFO)
     try:
-        return _validate(arguments) if arguments.command == "validate" else _serve(arguments)
+        return _COMMANDS[arguments.command](arguments)
     except OtelMLError as error:
         _say(str(error))
         return 1
@@ -58,57 +64,135 @@ def _parser() -> argparse.ArgumentParser:
         "serves it at http://localhost:9464/metrics.",
     )
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="a YAML file; see collector/config.example.yaml")
+    _add_source(parser, default=[])
     parser.add_argument(
         "--ready-file", metavar="PATH", type=Path, help="write the ports as JSON here once everything listens"
     )
     commands = parser.add_subparsers(dest="command", metavar="")
-    validate = commands.add_parser("validate", help="say whether a configuration is right, and start nothing")
-    # No default here: it would undo a --config that stands before the command.
-    validate.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="a YAML file")
+    for name, what in _HELP.items():
+        command = commands.add_parser(name, help=what, description=what)
+        if name in ("validate", "print-config"):
+            # No default here: it would undo what stands before the command.
+            _add_source(command, default=argparse.SUPPRESS)
     return parser
 
 
-def _config(path: str | None) -> Config:
+def _add_source(parser: argparse.ArgumentParser, *, default: Any) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", action="append", default=default,
+        help="a YAML file; of several, the later ones are merged over the earlier ones",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=default, dest="assignments",
+        help="one value over all files, like processors.ml_drift.window.length=12h",
+    )  # fmt: skip
+
+
+_HELP = {
+    "validate": "say whether a configuration is right, and start nothing",
+    "print-config": "print the configuration in effect, with every default and without secrets",
+    "components": "print the types of component there are",
+    "schema": "print the JSON Schema of configuration files",
+}
+
+
+def _config(arguments: argparse.Namespace) -> Config:
     from . import config
 
-    if path is None:
-        return config.parse(config.DEFAULT, source="the default configuration", environ={})
-    return config.load(path, os.environ)
+    return config.load(arguments.config, os.environ, arguments.assignments)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
     from . import build
     from .files import BaselineFiles
 
-    if arguments.config is None:
+    if not arguments.config:
         _say("validate needs the file to look at: otel-ml-collector validate --config FILE")
         return 2
-    drift = _config(arguments.config).drift
+    drift = _config(arguments).drift
     build.engine(drift, BaselineFiles(drift.baseline.path).read(), started=0)
-    print(f"{arguments.config}: valid")
+    print(f"{', '.join(arguments.config)}: valid")
+    return 0
+
+
+def _print_config(arguments: argparse.Namespace) -> int:
+    from . import printing
+
+    print(printing.effective(_config(arguments)), end="")
+    return 0
+
+
+def _components(_: argparse.Namespace) -> int:
+    from . import printing
+
+    for section, types in printing.components().items():
+        print(f"{section}: {', '.join(types)}")
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from . import printing
+
+    print(json.dumps(printing.schema(), indent=2, ensure_ascii=False))
     return 0
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = _config(arguments.config)
-    return asyncio.run(_run(config, arguments.ready_file))
+    return asyncio.run(_run(arguments))
 
 
-async def _run(config: Config, ready_file: Path | None) -> int:
+_COMMANDS: dict[str | None, Callable[[argparse.Namespace], int]] = {
+    None: _serve,
+    "validate": _validate,
+    "print-config": _print_config,
+    "components": _components,
+    "schema": _schema,
+}
+
+
+async def _run(arguments: argparse.Namespace) -> int:
     from .service import Service
 
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    service = Service(config)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
+    service = Service(_config(arguments))
     ports = await service.start()
     _say(f"version {__version__}", *service.describe())
-    if ready_file is not None:
-        _write(ready_file, ports)
-    await service.run(stop)
+    if arguments.ready_file is not None:
+        _write(arguments.ready_file, ports)
+    with _reloading(service, arguments):
+        await service.run(stop)
     _say("stopping")
     await service.stop(GRACE)
     return 0
+
+
+@contextlib.contextmanager
+def _reloading(service: Service, arguments: argparse.Namespace) -> Iterator[None]:
+    """SIGHUP reads the configuration again; one that is wrong changes nothing, and it is said."""
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def reload() -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                await service.reload(_config(arguments))
+            except OtelMLError as error:
+                _say(f"not reloaded, the configuration before stays in use: {error}")
+            except Exception:
+                logging.getLogger(__name__).exception("the configuration was not reloaded")
+            else:
+                _say("reloaded", *service.describe())
+
+    task = asyncio.create_task(reload())
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        task.cancel()
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

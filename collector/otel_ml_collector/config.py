@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any, get_args
 
@@ -15,14 +16,16 @@ from pydantic_core import ErrorDetails
 from otel_ml.errors import ConfigurationError
 
 from . import document
+from .conflicts import conflicts, unusable, uses_of_auth
 from .document import Document, Path, Problem
-from .fields import Address, Section
+from .fields import SECRETS, Address, Section
 from .settings import (
-    PAST,
     TYPES,
-    BaselineSources,
+    BasicAuth,
+    BearerTokenAuth,
     Exporter,
-    HealthCheck,
+    Extension,
+    MemoryLimiter,
     MlDrift,
     Otlp,
     OtlpHttp,
@@ -30,6 +33,7 @@ from .settings import (
     Pipeline,
     ServiceSection,
 )
+from .signals import SIGNALS
 
 DEFAULT = """\
 extensions: {health_check: {endpoint: localhost:13133}}
@@ -46,54 +50,83 @@ _TOP = (*TYPES, "service")
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """One signal that is passed on, byte for byte, from receivers to exporters."""
+
+    signal: str
+    receivers: tuple[str, ...]
+    exporters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    """What the service runs: the components its pipeline and its extensions name, checked."""
+    """What the service runs: the components its pipelines and its extensions name, checked."""
 
     receivers: Mapping[str, OtlpReceiver]
+    drift_receivers: tuple[str, ...]
+    """Those whose metrics are looked at for drift."""
     drift_id: str
     drift: MlDrift
+    memory: MemoryLimiter | None
     exporters: Mapping[str, Exporter]
-    extensions: Mapping[str, HealthCheck]
+    drift_exporters: tuple[str, ...]
+    """Those that the drift goes to."""
+    routes: tuple[Route, ...]
+    extensions: Mapping[str, Extension]
     telemetry: Address | None
     """Where the service's own metrics are served, None: only beside the drift."""
+    components: Mapping[str, Mapping[str, Section]]
+    """The same once more, by section and id."""
+    service: ServiceSection
 
 
 # --- reading ----------------------------------------------------------------------------------------------
 
 
-def load(path: str, environ: Mapping[str, str]) -> Config:
-    """The configuration in the file at `path`; `ConfigurationError` names all that is wrong with it."""
+def load(paths: Sequence[str], environ: Mapping[str, str], assignments: Sequence[str] = ()) -> Config:
+    """The configuration in the files at `paths`, later ones over earlier ones, `key=value` over all of them.
+
+    Without a path it is the default. `ConfigurationError` names all that is wrong.
+    """
+    parts = [document.read(_text(path), environ, source=path) for path in paths]
+    if not parts:
+        parts = [document.read(DEFAULT, {}, source="the default configuration")]
+    return _config(document.merged([*parts, *(document.assignment(one, environ) for one in assignments)]))
+
+
+def parse(text: str, *, source: str, environ: Mapping[str, str]) -> Config:
+    """The configuration in `text`; `source` is what the messages of `ConfigurationError` call it."""
+    return _config(document.read(text, environ, source=source))
+
+
+def _text(path: str) -> str:
     try:
-        text = FilePath(path).read_text(encoding="utf-8")
+        return FilePath(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(
             f"{path}: cannot be read: {reason}; give the path of a YAML file to --config"
         ) from error
-    return parse(text, source=path, environ=environ)
 
 
-def parse(text: str, *, source: str, environ: Mapping[str, str]) -> Config:
-    """The configuration in `text`; `source` is what the messages of `ConfigurationError` call it."""
-    read = document.read(text, environ)
+def _config(read: Document) -> Config:
     config = None
     if not read.problems or read.data is not None:
         config = _Reading(read).config()
     if read.problems or config is None:
-        raise ConfigurationError(_report(read, source))
+        raise ConfigurationError(_report(read))
     return config
 
 
-def _report(read: Document, source: str) -> str:
+def _report(read: Document) -> str:
     count = len(read.problems)
-    head = f"{source}: {count} problem{'s' if count != 1 else ''}"
+    head = f"{read.source}: {count} problem{'s' if count != 1 else ''}"
     return "\n".join([head, *(f"  {_line(read, problem)}" for problem in read.problems)])
 
 
 def _line(read: Document, problem: Problem) -> str:
-    line = read.line(problem.path)
-    where = f" (line {line})" if line is not None else ""
-    return f"{'.'.join(map(str, problem.path)) or 'the file'}{where}: {problem.message}"
+    name = ".".join(map(str, problem.path)) or "the file"
+    return f"{name}{read.where(problem.path)}: {problem.message}"
 
 
 class _Reading:
@@ -116,14 +149,15 @@ class _Reading:
         service = self.service()
         if service is None:
             return None
-        pipeline = self.pipeline(service)
-        if pipeline is None:
-            return None
-        chosen = self.chosen(service, *pipeline)
+        pipelines = self.pipelines(service)
+        chosen = self.chosen(service, pipelines)
+        for signal, (id_, pipeline) in pipelines.items():
+            self.order(signal, id_, pipeline)
+            self.destinations(components, signal, id_, pipeline)
         self.relations(components, chosen)
         if self.problems:
             return None
-        return _assemble(components, chosen, service)
+        return _assemble(components, chosen, pipelines, service)
 
     def components(self, section: str) -> dict[str, Section]:
         """The components of a section by id, those with problems left out."""
@@ -165,26 +199,79 @@ class _Reading:
                 self.problem((*path, *detail["loc"]), _message(model, detail))
             return None
 
-    def pipeline(self, service: ServiceSection) -> tuple[str, Pipeline] | None:
+    def pipelines(self, service: ServiceSection) -> dict[str, tuple[str, Pipeline]]:
+        """By signal: the id of its pipeline, and the pipeline."""
         base: Path = ("service", "pipelines")
-        for name in service.pipelines:
-            if name.partition("/")[0] != "metrics":
-                self.problem((*base, name), "is not a metrics pipeline; drift is found in metrics only")
-        names = [name for name in service.pipelines if name.partition("/")[0] == "metrics"]
-        for name in names[1:]:
-            self.problem((*base, name), f"one metrics pipeline can run; put it together with {names[0]}")
-        return (names[0], service.pipelines[names[0]]) if names else None
+        found: dict[str, tuple[str, Pipeline]] = {}
+        for id_, pipeline in service.pipelines.items():
+            signal = id_.partition("/")[0]
+            if signal not in SIGNALS:
+                self.problem((*base, id_), _unknown(signal, tuple(SIGNALS), what="signal"))
+            elif signal in found:
+                self.problem(
+                    (*base, id_), f"one {signal} pipeline can run; put it together with {found[signal][0]}"
+                )
+            else:
+                found[signal] = id_, pipeline
+        if not found.get("metrics") and not self.problems:
+            self.problem(base, "has no metrics pipeline; drift is found in metrics")
+        return found
 
-    def chosen(self, service: ServiceSection, name: str, pipeline: Pipeline) -> dict[str, tuple[str, ...]]:
+    def chosen(
+        self, service: ServiceSection, pipelines: Mapping[str, tuple[str, Pipeline]]
+    ) -> dict[str, tuple[str, ...]]:
         """Component ids that run, by section; ids that are not declared are problems."""
-        base: Path = ("service", "pipelines", name)
-        chosen = {section: getattr(pipeline, section) for section in ("receivers", "processors", "exporters")}
-        for section, ids in chosen.items():
-            self.declared(section, ids, (*base, section))
+        chosen: dict[str, dict[str, None]] = {section: {} for section in TYPES}
+        for id_, pipeline in pipelines.values():
+            for section in ("receivers", "processors", "exporters"):
+                ids = getattr(pipeline, section)
+                self.declared(section, ids, ("service", "pipelines", id_, section))
+                chosen[section].update(dict.fromkeys(ids))
         self.declared("extensions", service.extensions, ("service", "extensions"))
-        if len(pipeline.processors) != 1:
-            self.problem((*base, "processors"), "must name one ml_drift processor, like [ml_drift]")
-        return {**chosen, "extensions": service.extensions}
+        chosen["extensions"].update(dict.fromkeys(service.extensions))
+        return {section: tuple(ids) for section, ids in chosen.items()}
+
+    def order(self, signal: str, id_: str, pipeline: Pipeline) -> None:
+        """Processors that a pipeline must and may have."""
+        path: Path = ("service", "pipelines", id_, "processors")
+        types = [name.partition("/")[0] for name in pipeline.processors]
+        if "memory_limiter" in types[1:]:
+            self.problem(path, "memory_limiter must come first, and once: it refuses before anything is read")
+        drifts = types.count("ml_drift")
+        if signal == "metrics" and drifts != 1:
+            self.problem(path, "must name one ml_drift processor, like [ml_drift]")
+        elif signal != "metrics" and drifts:
+            self.problem(path, f"ml_drift reads metrics only; {signal} are passed on as they are")
+
+    def destinations(
+        self, components: Mapping[str, Mapping[str, Section]], signal: str, id_: str, pipeline: Pipeline
+    ) -> None:
+        """Exporters that what is passed on can go to."""
+        path: Path = ("service", "pipelines", id_, "exporters")
+        exporters = components["exporters"]
+        drift = next(
+            (
+                one
+                for name in pipeline.processors
+                if isinstance(one := components["processors"].get(name), MlDrift)
+            ),
+            None,
+        )
+        senders = [name for name in pipeline.exporters if isinstance(exporters.get(name), Otlp | OtlpHttp)]
+        if signal == "metrics":
+            if (
+                drift is not None
+                and drift.forward
+                and not senders
+                and set(pipeline.exporters) <= set(exporters)
+            ):
+                self.problem(
+                    path, "has no otlp or otlphttp exporter, which forward: true passes metrics on to"
+                )
+            return
+        for i, name in enumerate(pipeline.exporters):
+            if name in exporters and name not in senders:
+                self.problem((*path, i), f"{name!r} shows drift only; {signal} go to otlp or otlphttp")
 
     def declared(self, section: str, ids: tuple[str, ...], path: Path) -> None:
         declared = self.data.get(section)
@@ -202,8 +289,30 @@ class _Reading:
         for section, ids in chosen.items():
             for id_ in ids:
                 component = components[section].get(id_)
-                for path, message in _conflicts(component):
+                for path, message in conflicts(component):
                     self.problem((section, id_, *path), message)
+                self.authenticators(section, id_, component, components, chosen)
+
+    def authenticators(
+        self,
+        section: str,
+        id_: str,
+        component: Section | None,
+        components: Mapping[str, Mapping[str, Section]],
+        chosen: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """That what a component names as its authenticator is one, runs, and suits it."""
+        for path, auth, make in uses_of_auth(component):
+            at, name = (section, id_, *path, "authenticator"), auth.authenticator
+            found = components["extensions"].get(name)
+            if name not in chosen["extensions"]:
+                self.problem(at, f"{name!r} is not among service.extensions; add it there")
+            elif not isinstance(found, BearerTokenAuth | BasicAuth):
+                if found is not None:
+                    self.problem(at, f"{name!r} is no authenticator; bearertokenauth and basicauth are")
+            else:
+                for _, message in unusable((), partial(make, found)):
+                    self.problem(at, f"{name!r} {message}")
 
     def problem(self, path: Path, message: str) -> None:
         if path not in self.known_bad:
@@ -213,119 +322,37 @@ class _Reading:
 def _assemble(
     components: Mapping[str, Mapping[str, Section]],
     chosen: Mapping[str, tuple[str, ...]],
+    pipelines: Mapping[str, tuple[str, Pipeline]],
     service: ServiceSection,
 ) -> Config:
     picked: dict[str, Any] = {
         section: {id_: components[section][id_] for id_ in ids} for section, ids in chosen.items()
     }
-    ((drift_id, drift),) = picked["processors"].items()
+    processors = picked["processors"]
+    drift_id, drift = next((id_, one) for id_, one in processors.items() if isinstance(one, MlDrift))
+    metrics = pipelines["metrics"][1]
     return Config(
         receivers=picked["receivers"],
+        drift_receivers=metrics.receivers,
         drift_id=drift_id,
         drift=drift,
+        memory=next((one for one in processors.values() if isinstance(one, MemoryLimiter)), None),
         exporters=picked["exporters"],
+        drift_exporters=metrics.exporters,
+        routes=tuple(
+            Route(signal, pipeline.receivers, _senders(pipeline, picked["exporters"]))
+            for signal, (_, pipeline) in pipelines.items()
+            if signal != "metrics" or drift.forward
+        ),
         extensions=picked["extensions"],
         telemetry=service.telemetry.metrics.address,
+        components=picked,
+        service=service,
     )
 
 
-# --- what one key asks of another -------------------------------------------------------------------------
-
-
-def _conflicts(component: Section | None) -> Iterator[tuple[Path, str]]:
-    if isinstance(component, OtlpReceiver):
-        yield from _receiver_conflicts(component)
-    elif isinstance(component, MlDrift):
-        yield from _window_conflicts(component)
-        yield from _baseline_conflicts(component.baseline)
-        yield from _past_conflicts(component)
-    elif isinstance(component, Otlp | OtlpHttp):
-        yield from _exporter_conflicts(component)
-
-
-def _receiver_conflicts(receiver: OtlpReceiver) -> Iterator[tuple[Path, str]]:
-    grpc, http = receiver.protocols.grpc, receiver.protocols.http
-    if grpc is None and http is None:
-        yield ("protocols",), "must have grpc, http or both"
-    elif grpc and http and grpc.endpoint == http.endpoint and grpc.endpoint.port:
-        yield ("protocols", "http", "endpoint"), f"is {grpc.endpoint}, where grpc listens; take another port"
-
-
-def _window_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
-    window, fast = drift.window, drift.fast.length
-    length = f"the length of the window, {window.length:g}s"
-    if (window.type == "count") != (window.rows is not None):
-        said = (
-            "is missing; say how many rows end a window"
-            if window.rows is None
-            else "goes with type: count only"
-        )
-        yield ("window", "rows"), said
-    if window.steps() > window.length:
-        yield ("window", "step"), f"must not be longer than {length}"
-    elif window.type == "tumbling" and window.steps() != window.length:
-        yield ("window", "step"), f"must be {length}, or left out; a window with steps has type: sliding"
-    elif not window.multiple(window.length):
-        yield ("window", "step"), f"must go a whole number of times into {length}"
-    if window.max_age is not None and window.type in ("decayed", "count"):
-        yield (
-            ("window", "max_age"),
-            f"does not go with type: {window.type}, which does not grow; leave it out",
-        )
-    elif window.oldest() < window.length:
-        yield ("window", "max_age"), f"must not be shorter than {length}"
-    if fast is not None and fast > window.length:
-        yield ("fast", "length"), f"must not be longer than {length}"
-
-
-def _baseline_conflicts(baseline: BaselineSources) -> Iterator[tuple[Path, str]]:
-    if "file" in baseline.sources:
-        if baseline.path is None:
-            yield ("baseline", "path"), "is missing; name the directory with the *.baseline.json files"
-        elif not FilePath(baseline.path).exists():
-            yield (
-                ("baseline", "path"),
-                f"{baseline.path} does not exist; make it, or take file out of sources",
-            )
-    elif baseline.path is not None:
-        yield (
-            ("baseline", "sources"),
-            "does not have file, so path would be ignored; write sources: [wire, file]",
-        )
-
-
-def _past_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
-    baseline = drift.baseline
-    made = [source for source in baseline.sources if source in PAST]
-    if len(made) > 1:
-        yield ("baseline", "sources"), f"has {' and '.join(made)}; one of these at most"
-    for key, source in (("span", "rolling"), ("learn_rows", "learned")):
-        if getattr(baseline, key) is not None and source not in made:
-            yield ("baseline", key), f"goes with {source} only; add it to sources, or leave {key} out"
-    if "previous" in made and drift.consecutive not in (None, 1):
-        yield (
-            ("consecutive",),
-            "must be 1 with the previous window as baseline: a change shows in one window only",
-        )
-
-
-def _exporter_conflicts(exporter: Otlp | OtlpHttp) -> Iterator[tuple[Path, str]]:
-    if exporter.tls.ca_file is not None and not _holds_certificates(exporter.tls.ca_file):
-        yield ("tls", "ca_file"), f"{exporter.tls.ca_file} holds no certificates; give the path of a PEM file"
-    retry = exporter.retry_on_failure
-    if retry.initial_interval > retry.max_interval:
-        yield (
-            ("retry_on_failure", "initial_interval"),
-            f"must not be longer than max_interval, {retry.max_interval:g}s",
-        )
-
-
-def _holds_certificates(path: str) -> bool:
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError:
-        return False
-    return True
+def _senders(pipeline: Pipeline, exporters: Mapping[str, Exporter]) -> tuple[str, ...]:
+    return tuple(name for name in pipeline.exporters if isinstance(exporters[name], Otlp | OtlpHttp))
 
 
 # --- messages ---------------------------------------------------------------------------------------------
@@ -354,7 +381,7 @@ def _message(model: type[Section], detail: ErrorDetails) -> str:
         )
     elif kind != "value_error":
         message = message.replace("Input should be", "must be").replace("Dictionary should", "must")
-    shown = "" if "headers" in loc else f", got {_shown(detail['input'])}"
+    shown = "" if SECRETS.intersection(loc) else f", got {_shown(detail['input'])}"
     return message + shown
 
 
@@ -362,8 +389,12 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
-        return "a list" if any(isinstance(item, dict | list) for item in value) else repr(value)[:80]
-    return repr(value)[:80]
+        return "a list" if any(isinstance(item, dict | list) for item in value) else _written(value)
+    return _written(value)
+
+
+def _written(value: object) -> str:
+    return re.sub("//[^/@]*@", "//[masked]@", repr(value))[:80]
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -7,11 +7,13 @@ the number of values after every alias is written out (which is what an alias bo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from .fields import SECRETS
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
@@ -42,12 +44,19 @@ class Document:
     lines: dict[Path, int] = field(default_factory=dict)
     """Line (from 1) of each key."""
     problems: list[Problem] = field(default_factory=list)
+    source: str = ""
+    parts: list[Document] = field(default_factory=list)
+    """What it was merged from."""
 
-    def line(self, path: Path) -> int | None:
-        """The line of `path`, or of the nearest key above it that is written in the text."""
-        while path and path not in self.lines:
+    def where(self, path: Path) -> str:
+        """The line of `path`, or of the nearest key above it that is written in a text; empty for none."""
+        while path:
+            for part in reversed(self.parts or [self]):
+                if path in part.lines:
+                    file = f"{part.source}, " if self.parts else ""
+                    return f" ({file}line {part.lines[path]})"
             path = path[:-1]
-        return self.lines.get(path)
+        return ""
 
 
 class _TooMuch(yaml.YAMLError):
@@ -67,9 +76,9 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def read(text: str, environ: Mapping[str, str]) -> Document:
+def read(text: str, environ: Mapping[str, str], source: str = "") -> Document:
     """The content of one YAML `text`; what is wrong with it stands in `problems`, never in an exception."""
-    document = Document()
+    document = Document(source=source)
     size = len(text.encode(errors="replace"))
     if size > MAX_BYTES:
         return _refused(document, f"{size} bytes are more than the {MAX_BYTES} a configuration may have")
@@ -80,6 +89,38 @@ def read(text: str, environ: Mapping[str, str]) -> Document:
             document.data = _Walk(loader, environ, document).value(node, ())
     except yaml.YAMLError as error:
         return _refused(document, f"not valid YAML: {_in_one_line(error)}")
+    return document
+
+
+def merged(parts: Sequence[Document]) -> Document:
+    """One document of several: mappings are put together, anything else is what the last one says."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = Document(source=", ".join(part.source for part in parts), parts=list(parts))
+    for part in parts:
+        whole.data = _over(whole.data, part.data)
+        whole.problems += part.problems
+    return whole
+
+
+def _over(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return below if above is None and isinstance(below, dict) else above
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
+
+
+def assignment(text: str, environ: Mapping[str, str]) -> Document:
+    """The document that `key=value` stands for; the parts of the key are set apart by dots or by `::`."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split("::" if "::" in key else ".")
+    document = read(value, environ, source=f"--set {key}")
+    if not equals or not all(parts):
+        document.problems.append(
+            Problem((), f"{text!r} is not key=value, like service.extensions=[health_check]")
+        )
+        return document
+    for part in reversed(parts):
+        document.data = {part: document.data}
     return document
 
 
@@ -146,7 +187,8 @@ class _Walk:
         try:
             return self.loader.construct_object(node)
         except (ValueError, KeyError):
-            self.problem(path, f"cannot be read as {node.tag.removeprefix(_CORE)}: {node.value!r}")
+            shown = "" if SECRETS.intersection(path) else f": {node.value!r}"
+            self.problem(path, f"cannot be read as {node.tag.removeprefix(_CORE)}{shown}")
             return None
 
     def reference(self, match: re.Match[str], path: Path) -> str:

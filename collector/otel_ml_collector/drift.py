@@ -90,7 +90,7 @@ class DriftResult:
     phi: float
     """Design effect of the window, ≥ 1."""
     phi_at_least: float
-    """φ is not below this, with 95 % confidence: what too few rows are told by."""
+    """φ is not below this, with 99.9 % confidence: what too few rows are told by."""
     statistics: Mapping[str, float]
     """psi, psi.excess, ks, ks.upper, quantile_shift@0.5, …: only those that could be computed."""
     p_value: float | None
@@ -112,8 +112,9 @@ class DriftResult:
     """1/n + φ/m; 0 when a side is empty."""
     foreign_bounds: bool = False
     """True when the reference had to be evaluated between its bounds."""
-    cusum_step: float | None = None
-    """What this window adds to the cumulative sum, see `statistics.cusum_step`; None without a test."""
+    cusum_steps: tuple[float, ...] = ()
+    """What this window adds to the cumulative sums: of changes of any shape and, for numbers, of shifts up and
+    down; see `statistics.cusum_step`. Empty without a test."""
 
 
 def align(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[tuple[str, ...], Counts, Counts]:
@@ -158,7 +159,7 @@ def compare(reference: Side, current: Side, policy: Policy) -> DriftResult:
         bins=found.bins,
         psi_cells=found.psi_cells,
         s=found.s,
-        cusum_step=found.cusum_step,
+        cusum_steps=found.cusum_steps,
     )
 
 
@@ -222,7 +223,7 @@ class _Distribution:
     bins: Bins | None = None
     psi_cells: int = 0
     s: float = 0.0
-    cusum_step: float | None = None
+    cusum_steps: tuple[float, ...] = ()
 
 
 def _distribution(counted: _Counted, policy: Policy) -> _Distribution:
@@ -248,7 +249,7 @@ def _distribution(counted: _Counted, policy: Policy) -> _Distribution:
         bins=Bins(counted.labels(groups), deciles[0] / n, deciles[1] / m),
         psi_cells=len(pooled[0]),
         s=1 / n + test.effect.phi / m,
-        cusum_step=test.cusum_step,
+        cusum_steps=test.cusum_steps,
     )
 
 
@@ -265,7 +266,7 @@ class _Test:
     statistic: float
     cells: int
     effect: statistics.DesignEffect
-    cusum_step: float | None
+    cusum_steps: tuple[float, ...]
 
 
 def _on_test_cells(counted: _Counted) -> _Test:
@@ -274,10 +275,13 @@ def _on_test_cells(counted: _Counted) -> _Test:
     if counted.panes is not None and groups.any():
         effect = statistics.design_effect(cells.regroup(counted.panes, groups))
     a, c = _pooled(counted.reference, counted.current, effect.phi)
-    # Noise of φ, which is never below 1, would eat up what a small shift adds in every window.
-    sure = c * (effect.phi / effect.at_least)
-    step = statistics.cusum_step(a, sure) if len(a) > 1 else None
-    return _Test(statistics.chi_square(a, c), len(a), effect, step)
+    steps: tuple[float, ...] = ()
+    if len(a) > 1:
+        # Noise of φ, which is never below 1, would eat up what a small shift adds in every window.
+        steps = (statistics.cusum_step(a, c * (effect.phi / effect.at_least)),)
+        if counted.bounds is not None:
+            steps += statistics.cusum_shift_steps(counted.reference, counted.current / effect.at_least)
+    return _Test(statistics.chi_square(a, c), len(a), effect, steps)
 
 
 def _combined_p(test: _Test, counted: _Counted) -> float | None:

@@ -14,24 +14,28 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_ml import semconv
+from otel_ml.errors import ConfigurationError
 
+from . import notices
 from .activity import activity, forget
 from .assess import assess
 from .baselines import DELTA_REASON, Baselines
 from .drift import Policy
 from .evaluation import Evaluation, Target, TargetEvaluation
-from .groups import Destination, Groups, Monitored, resolve, segments
+from .groups import Groups, Monitored, resolve
 from .layouts import Exponential, Shapes
 from .ledger import Ledger
+from .notices import Notices
 from .past import LEARN_ROWS, Past
 from .past import Kind as PastKind
-from .points import PointBatch, Series
+from .points import PointBatch
+from .routes import BASELINE, IGNORED, LIMIT, LOOP, Routes
+from .snapshot import SCHEMA, Part, pack, unpack
 from .streams import Applied, Points, Streams, ragged
 from .view import View, grown, whole
 from .window import MAX_STEPS, Panes, WindowSpec, nanoseconds, steps_between
@@ -52,34 +56,13 @@ COUNTERS = (
 )  # fmt: skip
 """What `Engine.counters` counts: points by their fate, rows from before our time, comparisons that failed."""
 
-_IGNORED, _LOOP, _BASELINE, _LIMIT = -1, -2, -3, -4
-_SHARED_IDENTITY = (
-    "two senders of service {service!r} share one identity, so that their counts cannot be told apart; "
-    "give every process a service.instance.id of its own (seen in {metric} of model {model!r})"
-)
-_RELAID = (
-    "{metric} of model {model!r} came on other bounds without a new start time, and what was counted before "
-    "cannot be said on them: one interval of it is not counted (reset); senders that change their bounds "
-    "have to start the series anew"
-)
-_FOREIGN = (
-    "{target} of model {model!r} is counted on other bounds than its baseline's: it is compared on the nearest "
-    "ones, which is not exact; give the service the same baseline, or at least the collector its file (without "
-    "drift PSI is then within 0.002 and KS within 0.003; from the wire alone within 0.05, where values have gaps)"
-)
-_DELTA_BASELINE = (
-    "the baseline of model {model!r} arrives as delta and cannot be used: a cumulative-to-delta processor "
-    "stands in front of this collector. Leave the baseline out of it: "
-    "processors: {{cumulativetodelta: {{exclude: {{match_type: regexp, metrics: ['ml\\.baseline\\..*']}}}}}}"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much the engine may hold; what goes beyond is refused and counted."""
 
     max_streams: int = 100_000
-    """Series of all senders."""
+    """Series of all senders; of one service `shares.SHARE` of them."""
     max_groups: int = 20_000
     """Targets of all models, and as many targets of baselines."""
     max_buckets: int = 512
@@ -105,9 +88,8 @@ class Engine:
         started: int,
     ) -> None:
         self._window = window
-        self._policy = policy
-        self._limits = limits or Limits()
-        caps = self._limits
+        self.policy = policy  # another one counts from the next evaluation on
+        self._limits = caps = limits or Limits()
         self._lateness = nanoseconds(window.lateness)
         self._future = max(self._lateness, FUTURE)
         self._shapes = Shapes()
@@ -122,10 +104,9 @@ class Engine:
         self._panes = Panes(window, seasonal=past == "seasonal")
         self._past = Past(self._panes, window, past, learn_rows=learn_rows)
         self._ledger = Ledger(self._groups, self._panes, self._shapes)
-        self._routes: dict[int, tuple[Series, int]] = {}
+        self._routes = Routes(self._streams, self._ledger, max_streams=caps.max_streams)
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._said: set[tuple[str, ...]] = set()
-        self._messages: list[str] = []
+        self._notices = Notices()
         self._stepped = started - self._lateness
         self._refreshed = 0
 
@@ -137,11 +118,11 @@ class Engine:
         rejected: Counter[str] = Counter()
         if not len(batch):
             return rejected
-        code = np.array([self._route(series, now) for series in batch.series], np.int64)[batch.index]
-        for name, value in (("loop", _LOOP), ("ignored", _IGNORED)):
+        code = np.array([self._routes.of(series, now) for series in batch.series], np.int64)[batch.index]
+        for name, value in (("loop", LOOP), ("ignored", IGNORED)):
             self._counts[name] += int((code == value).sum())
-        rejected["limit"] = int((code == _LIMIT).sum())
-        self._take_baselines(batch, np.flatnonzero(code == _BASELINE), now, rejected)
+        rejected["limit"] = int((code == LIMIT).sum())
+        self._take_baselines(batch, np.flatnonzero(code == BASELINE), now, rejected)
         usable = self._usable(batch, code, now, rejected)
         self._streams.push(self._points(batch, code, usable), now)
         rejected = +rejected
@@ -149,39 +130,6 @@ class Engine:
             {"rejected_limit" if name == "limit" else name: n for name, n in rejected.items()}
         )
         return rejected
-
-    def _route(self, series: Series, now: int) -> int:
-        """The stream of a series, or why it has none."""
-        # Decoders hand out the same object for the same series; its identity is much cheaper than its hash.
-        known = self._routes.get(id(series))
-        if known is not None and known[0] is series:
-            return known[1]
-        code = self._find(series, now)
-        if len(self._routes) > 2 * self._limits.max_streams:
-            self._routes.clear()
-        if code != _LIMIT:
-            self._routes[id(series)] = (series, code)
-        return code
-
-    def _find(self, series: Series, now: int) -> int:
-        stream = self._streams.find(series)
-        if stream is not None:
-            return stream
-        if series.scope == semconv.DRIFT_SCOPE:
-            return _LOOP
-        destination = resolve(series)
-        if destination is None:
-            return _IGNORED
-        if destination.reference:
-            return _BASELINE
-        if len(self._streams) >= self._limits.max_streams:
-            return _LIMIT
-        return self._new_stream(series, destination, now)
-
-    def _new_stream(self, series: Series, destination: Destination, now: int) -> int:
-        stream = self._streams.add(series, now)
-        self._ledger.add(stream, [destination, *segments(destination, series)])
-        return stream
 
     def _take_baselines(
         self, batch: PointBatch, which: NDArray[np.int64], now: int, rejected: Counter[str]
@@ -202,7 +150,7 @@ class Engine:
             if reason is not None:
                 rejected[reason] += 1
             if reason == DELTA_REASON:
-                self._say(_DELTA_BASELINE, model=about.model.model)
+                self._notices.say(notices.DELTA_BASELINE, model=about.model.model)
 
     @staticmethod
     def _well_formed(histogram: bool, values: int, bounds: int) -> bool:
@@ -251,6 +199,56 @@ class Engine:
             lengths,
             values,
         )
+
+    # --- state --------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that was seen and said so far as plain data that later calls leave alone; see `snapshot.pack`.
+
+        Settings are not in it, nor the baselines of files.
+        """
+        state: dict[str, Any] = pack(
+            {name: part.state() for name, part in self._parts().items()}
+            | {
+                "schema": SCHEMA,
+                "past": self._past.kind,
+                "counters": dict(self._counts),
+                "stepped": self._stepped,
+                "refreshed": self._refreshed,
+            }
+        )
+        return state
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from where another engine, of the same window, took a snapshot; to be called before all else.
+
+        Windows that it evaluated are not evaluated again. Raises `ConfigurationError` for a snapshot of another
+        schema or of panes of another width.
+        """
+        if snapshot["schema"] != SCHEMA:
+            raise ConfigurationError(
+                f"the snapshot has schema {snapshot['schema']!r}, this version reads {SCHEMA}; start empty"
+            )
+        state = unpack(dict(snapshot))
+        for name, part in self._parts().items():
+            part.restore(state[name])
+        self._routes.reopen()
+        if state["past"] != self._past.kind:
+            for model in self._groups.models.values():
+                model.kept.clear()
+        self._counts.update(state["counters"])
+        self._stepped, self._refreshed = state["stepped"], state["refreshed"]
+
+    def _parts(self) -> dict[str, Part]:
+        """What has a state; the panes first, which can refuse theirs."""
+        return {
+            "panes": self._panes,
+            "shapes": self._shapes,
+            "streams": self._streams,
+            "groups": self._groups,
+            "baselines": self._baselines,
+            "notices": self._notices,
+        }
 
     def use_files(self, baselines: Sequence[Baseline]) -> None:
         """Compare with these baselines of files from now on, instead of those before."""
@@ -309,7 +307,7 @@ class Engine:
             view = View.of(model, panes, end - window.reach_ns, end, width=window.coarse_ns)
             return view.decayed(window.length_ns)
         start = -(-end // window.step_ns) * window.step_ns - window.length_ns
-        return grown(model, panes, window, start=start, end=end, min_rows=self._policy.min_rows)
+        return grown(model, panes, window, start=start, end=end, min_rows=self.policy.min_rows)
 
     def _closes(self, model: Monitored, view: View) -> bool:
         """Whether a window ends at this step: one by count only when it has its rows, or is too old."""
@@ -324,13 +322,13 @@ class Engine:
     def _evaluate_model(self, model: Monitored, view: View, *, fast: int | None, final: bool) -> Evaluation:
         def failed(target: Target, error: Exception) -> None:
             self._counts["errors"] += 1
-            self._say("the comparison of {target} failed: {error}", target=repr(target), error=repr(error))
+            self._notices.say(notices.FAILED, target=repr(target), error=repr(error))
 
         ids = [name for name, last in model.baselines.items() if last > view.start]
         known = self._baselines.reference(model.key, ids)
         reference = self._past.complete(model, known, view)
         short = self._short(model, fast) if fast is not None else None
-        targets = assess(view, short, reference, self._policy, final=final, failed=failed)
+        targets = assess(view, short, reference, self.policy, final=final, failed=failed)
         for one in targets:
             self._note(model, one, view.end)
         return Evaluation(
@@ -351,7 +349,9 @@ class Engine:
         if one.status:
             model.drifting[one.target] = end
         if one.foreign_bounds:
-            self._say(_FOREIGN, target=one.target.name or one.target.kind, model=model.key.model)
+            self._notices.say(
+                notices.FOREIGN, target=one.target.name or one.target.kind, model=model.key.model
+            )
 
     def _short(self, model: Monitored, end: int) -> View | None:
         """The fast lane up to `end`; None when the window has none."""
@@ -381,14 +381,19 @@ class Engine:
         for stream in streams:
             model = self._ledger.destination(stream).model
             metric = self._streams.series(stream).metric
-            self._say(_SHARED_IDENTITY, once=model.service_name, service=model.service_name, metric=metric,
-                      model=model.model)  # fmt: skip
+            self._notices.say(
+                notices.SHARED_IDENTITY,
+                once=model.service_name,
+                service=model.service_name,
+                metric=metric,
+                model=model.model,
+            )
 
     def _note_relaid(self, streams: Sequence[int]) -> None:
         for stream in streams:
             model = self._ledger.destination(stream).model
             metric = self._streams.series(stream).metric
-            self._say(_RELAID, metric=metric, model=model.model)
+            self._notices.say(notices.RELAID, metric=metric, model=model.model)
 
     def _note_initial(self, points: Points) -> None:
         for stream, rows in zip(points.stream.tolist(), points.sums().tolist(), strict=True):
@@ -439,11 +444,4 @@ class Engine:
 
     def messages(self) -> list[str]:
         """What is worth saying once and was not said yet."""
-        messages, self._messages = self._messages, []
-        return messages
-
-    def _say(self, text: str, *, once: str = "", **values: str) -> None:
-        key = (text, once or repr(sorted(values.items())))
-        if key not in self._said and len(self._said) < 1000:
-            self._said.add(key)
-            self._messages.append(text.format(**values))
+        return self._notices.take()

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import logging
 import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -25,13 +26,20 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from pydantic import SecretStr
 
+from otel_ml.errors import ConfigurationError
+
+from .auth import ClientAuth
+from .files import Changes
 from .queue import Outcome, Retry, SendingQueue
+from .security import client_tls
 from .settings import Otlp, OtlpHttp, RetryOnFailure
 from .settings import SendingQueue as QueueSettings
+from .signals import METRICS, Signal
+from .tls import ClientTls
 
-_EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
-_PATH = "/v1/metrics"
+_LOG = logging.getLogger(__name__)
 _GRPC_RETRYABLE = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -48,7 +56,7 @@ _MAX_ANSWER = 64 * 1024
 class Sender(Protocol):
     """One way to a backend."""
 
-    async def send(self, data: bytes) -> Outcome: ...
+    async def send(self, data: bytes, signal: Signal = METRICS) -> Outcome: ...
     async def close(self) -> None: ...
 
 
@@ -56,18 +64,27 @@ class Sender(Protocol):
 
 
 class GrpcSender:
-    """Sends over one gRPC channel; make it inside a running event loop."""
+    """Sends over one gRPC channel, made anew when its certificates change; make it inside a running event loop."""
 
-    def __init__(self, settings: Otlp) -> None:
+    def __init__(self, settings: Otlp, auth: ClientAuth | None = None) -> None:
+        self._settings = settings
         self._timeout = settings.timeout
-        self._metadata = tuple((name.lower(), value) for name, value in settings.headers.items())
-        self._channel = _channel(settings)
-        self._export = self._channel.unary_unary(_EXPORT, _raw, _raw)
+        self._metadata = tuple((name, value) for name, value in _headers(settings.headers).items())
+        self._auth = auth
+        self._tls = client_tls(settings.tls) if settings.secure() else None
+        self._changes = Changes(self._tls.files() if self._tls is not None else ())
+        self._changes.seen()
+        self._channel = _channel(settings, self._tls)
+        self._methods: dict[Signal, Any] = {}
 
-    async def send(self, data: bytes) -> Outcome:
+    async def send(self, data: bytes, signal: Signal = METRICS) -> Outcome:
         """What became of one request."""
+        await self._renew()
+        if (export := self._methods.get(signal)) is None:
+            export = self._methods[signal] = self._channel.unary_unary(signal.method, _raw, _raw)
+        metadata = self._metadata if self._auth is None else (*self._metadata, *self._auth.headers().items())
         try:
-            answer = await self._export(data, timeout=self._timeout, metadata=self._metadata)
+            answer = await export(data, timeout=self._timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             return _of_rpc_error(error)
         return _accepted(answer)
@@ -76,24 +93,45 @@ class GrpcSender:
         """Give the connection back."""
         await self._channel.close(None)
 
+    async def _renew(self) -> None:
+        if self._tls is None or not self._changes.seen() or not _usable(self._tls):
+            return
+        old, self._channel, self._methods = self._channel, _channel(self._settings, self._tls), {}
+        await old.close(self._timeout)
+
 
 def _raw(data: bytes) -> bytes:
     return data
 
 
-def _channel(settings: Otlp) -> grpc.aio.Channel:
+def _headers(headers: Mapping[str, SecretStr]) -> dict[str, str]:
+    return {name.lower(): value.get_secret_value() for name, value in headers.items()}
+
+
+def _usable(tls: ClientTls) -> bool:
+    """Whether the files, which have changed, can be used; what becomes of it is said."""
+    try:
+        tls.context()
+    except ConfigurationError as error:
+        _LOG.warning("%s; the certificate read before stays in use", error)
+        return False
+    _LOG.info("certificates were read again: %s", ", ".join(tls.files()))
+    return True
+
+
+def _channel(settings: Otlp, tls: ClientTls | None) -> grpc.aio.Channel:
     # gRPC's own pause between connection attempts grows to two minutes, longer than ours ever is.
     pause = int(1000 * min(settings.retry_on_failure.initial_interval, 5.0))
-    options = [
+    options: list[tuple[str, int | str]] = [
         ("grpc.initial_reconnect_backoff_ms", max(100, pause // 2)),
         ("grpc.min_reconnect_backoff_ms", max(100, pause // 2)),
         ("grpc.max_reconnect_backoff_ms", max(100, pause)),
     ]
-    if not settings.secure():
+    if tls is None:
         return grpc.aio.insecure_channel(settings.endpoint.target, options=options)
-    ca_file = settings.tls.ca_file
-    credentials = grpc.ssl_channel_credentials(Path(ca_file).read_bytes() if ca_file else None)
-    return grpc.aio.secure_channel(settings.endpoint.target, credentials, options=options)
+    if tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return grpc.aio.secure_channel(settings.endpoint.target, tls.grpc_credentials(), options=options)
 
 
 def _of_rpc_error(error: grpc.aio.AioRpcError) -> Outcome:
@@ -139,29 +177,39 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class HttpSender:
     """Sends over HTTP, each request on a connection of its own, in a thread."""
 
-    def __init__(self, settings: OtlpHttp) -> None:
-        self._url = settings.endpoint + _PATH
+    def __init__(self, settings: OtlpHttp, auth: ClientAuth | None = None) -> None:
+        self._endpoint = settings.endpoint
         self._timeout = settings.timeout
-        self._headers = {**settings.headers, "Content-Type": "application/x-protobuf"}
-        context = ssl.create_default_context(cafile=settings.tls.ca_file)
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPSHandler(context=context), _NoRedirect(), _proxies(settings.endpoint)
+        self._headers = {**_headers(settings.headers), "content-type": "application/x-protobuf"}
+        self._auth = auth
+        self._tls = client_tls(settings.tls)
+        self._changes = Changes(self._tls.files())
+        self._changes.seen()
+        self._opener = self._open(self._tls.context())
+
+    def _open(self, context: ssl.SSLContext) -> urllib.request.OpenerDirector:
+        return urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), _NoRedirect(), _proxies(self._endpoint)
         )
 
-    async def send(self, data: bytes) -> Outcome:
+    async def send(self, data: bytes, signal: Signal = METRICS) -> Outcome:
         """What became of one request."""
+        url = self._endpoint + signal.path
         # The socket's timeout is one for every read: an answer that trickles would never end.
         try:
-            return await asyncio.wait_for(_in_thread(lambda: self._post(data)), 2 * self._timeout)
+            return await asyncio.wait_for(_in_thread(lambda: self._post(url, data)), 2 * self._timeout)
         except asyncio.TimeoutError:
-            message = f"{self._url} did not finish its answer within {2 * self._timeout:g} s"
+            message = f"{url} did not finish its answer within {2 * self._timeout:g} s"
             return Outcome(ok=False, retry=True, message=message)
 
     async def close(self) -> None:
         """Nothing is kept open between requests."""
 
-    def _post(self, data: bytes) -> Outcome:
-        request = urllib.request.Request(self._url, data, self._headers, method="POST")
+    def _post(self, url: str, data: bytes) -> Outcome:
+        if self._changes.seen() and _usable(self._tls):
+            self._opener = self._open(self._tls.context())
+        headers = self._headers if self._auth is None else {**self._headers, **self._auth.headers()}
+        request = urllib.request.Request(url, data, headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
                 return _accepted(answer.read(_MAX_ANSWER))
@@ -170,7 +218,7 @@ class HttpSender:
                 return _of_http_error(error)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            return Outcome(ok=False, retry=True, message=f"{self._url} cannot be reached: {reason}")
+            return Outcome(ok=False, retry=True, message=f"{url} cannot be reached: {reason}")
 
 
 def _proxies(url: str) -> urllib.request.ProxyHandler:
@@ -220,7 +268,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 
 def _accepted(answer: bytes) -> Outcome:
-    try:
+    try:  # the answers of all signals have the same fields
         partial = ExportMetricsServiceResponse.FromString(answer).partial_success
     except DecodeError:
         return Outcome(ok=True)
@@ -231,24 +279,43 @@ def _accepted(answer: bytes) -> Outcome:
 
 
 class OtlpExporter:
-    """A sender behind a queue; make it inside a running event loop."""
+    """A sender behind a queue for each signal; make it inside a running event loop."""
 
-    def __init__(self, name: str, settings: Otlp | OtlpHttp) -> None:
-        self._sender: Sender = GrpcSender(settings) if isinstance(settings, Otlp) else HttpSender(settings)
-        self.queue = SendingQueue(
-            name,
-            self._sender.send,
-            size=_queue_size(settings.sending_queue),
-            retry=_retry(settings.retry_on_failure),
+    def __init__(
+        self,
+        name: str,
+        settings: Otlp | OtlpHttp,
+        signals: Sequence[Signal] = (METRICS,),
+        *,
+        auth: ClientAuth | None = None,
+    ) -> None:
+        self.name = name
+        self._sender: Sender = (
+            GrpcSender(settings, auth) if isinstance(settings, Otlp) else HttpSender(settings, auth)
         )
+        self.queues = {
+            signal: SendingQueue(
+                name,
+                partial(self._sender.send, signal=signal),
+                size=_queue_size(settings.sending_queue),
+                retry=_retry(settings.retry_on_failure),
+            )
+            for signal in signals
+        }
 
-    def start(self) -> None:
+    @property
+    def queue(self) -> SendingQueue:
+        """The one for metrics."""
+        return self.queues[METRICS]
+
+    async def start(self) -> None:
         """Begin to send."""
-        self.queue.start()
+        for queue in self.queues.values():
+            queue.start()
 
     async def stop(self, grace: float) -> None:
         """Send what is waiting, for up to `grace` seconds."""
-        await self.queue.stop(grace)
+        await asyncio.gather(*(queue.stop(grace) for queue in self.queues.values()))
         await self._sender.close()
 
 

@@ -7,10 +7,23 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+SECRETS = frozenset({"headers", "token", "tokens", "password", "inline"})
+"""Keys whose values are never shown."""
 
 
 class Section(BaseModel):
@@ -51,9 +64,20 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-Duration = Annotated[float, BeforeValidator(duration)]
+_WRITTEN_DURATION = PlainSerializer(written, return_type=str)
+_DURATION_SCHEMA = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r"^(0|([0-9.]+(ns|us|µs|ms|s|m|h))+)$",
+        "examples": ["24h", "1h30m", "500ms"],
+    }
+)
+
+Duration = Annotated[float, BeforeValidator(duration), _WRITTEN_DURATION, _DURATION_SCHEMA]
 """Seconds, 0 allowed."""
-PositiveDuration = Annotated[float, BeforeValidator(duration), AfterValidator(_positive)]
+PositiveDuration = Annotated[
+    float, BeforeValidator(duration), AfterValidator(_positive), _WRITTEN_DURATION, _DURATION_SCHEMA
+]
 
 Count = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -98,7 +122,14 @@ def address(value: object) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
-Listen = Annotated[Address, BeforeValidator(address)]
+_AS_TEXT = PlainSerializer(str, return_type=str)
+
+Listen = Annotated[
+    Address,
+    BeforeValidator(address),
+    _AS_TEXT,
+    WithJsonSchema({"type": "string", "pattern": "^.*:", "examples": ["localhost:4317"]}),
+]
 """Where a server listens; port 0 takes a free one."""
 
 
@@ -129,7 +160,12 @@ def grpc_target(value: object) -> GrpcTarget:
     return GrpcTarget(str(target), {"http": False, "https": True}.get(scheme))
 
 
-Target = Annotated[GrpcTarget, BeforeValidator(grpc_target)]
+Target = Annotated[
+    GrpcTarget,
+    BeforeValidator(grpc_target),
+    _AS_TEXT,
+    WithJsonSchema({"type": "string", "examples": ["backend:4317"]}),
+]
 
 
 def base_url(value: object) -> str:
@@ -140,6 +176,8 @@ def base_url(value: object) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
+    if valid and parts.username is not None:
+        raise ValueError("must not hold a name and password; use basicauth, or headers")
     if not valid or parts.query or parts.fragment:
         raise ValueError(
             "must be an http:// or https:// URL without the path /v1/metrics, like http://backend:4318"

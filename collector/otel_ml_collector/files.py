@@ -1,8 +1,9 @@
-"""Baselines in files, read again when they change."""
+"""Files that are read again when they change: baselines, certificates, tokens."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from otel_ml.baseline import Baseline
@@ -10,6 +11,19 @@ from otel_ml.errors import BaselineError, ConfigurationError
 
 _LOG = logging.getLogger(__name__)
 _Stamp = tuple[int, int, int]
+
+
+class Changes:
+    """Tells whether files were written, have come or have gone since it was last asked."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._stamps: dict[Path, _Stamp | None] | None = None
+        self._paths = [Path(path) for path in paths]
+
+    def seen(self) -> bool:
+        """True the first time, and when something changed."""
+        before, self._stamps = self._stamps, {path: _stamp(path) for path in self._paths}
+        return before != self._stamps
 
 
 class BaselineFiles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,15 +237,12 @@ class Monitored:
     """End of its last window by count, Unix ns."""
     hours: dict[int, int] = field(default_factory=dict)
     """Rows by hour since the epoch, those that the model itself reported."""
-
-    def segments(self) -> set[tuple[str, ...]]:
-        """Segments that it has targets of."""
-        return {target.segment for target in self.groups if target.segment}
+    segments: set[tuple[str, ...]] = field(default_factory=set)
+    """Those that it has targets of."""
 
     def admits(self, segment: tuple[str, ...]) -> bool:
         """Whether there is room for a target of this segment, () being all rows."""
-        known = self.segments() if segment else set()
-        return segment in known or len(known) < MAX_SEGMENTS
+        return not segment or segment in self.segments or len(self.segments) < MAX_SEGMENTS
 
     def slots(self) -> Iterator[Slot]:
         for group in self.groups.values():
@@ -289,6 +286,16 @@ class Groups:
 
     def __len__(self) -> int:
         return self._count
+
+    def state(self) -> dict[str, object]:
+        """For `restore`."""
+        return {"models": list(self.models.values()), "cells": self._cells}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as when `state` was taken."""
+        self.models = {model.key: model for model in state["models"]}
+        self._cells = state["cells"]
+        self._count = sum(len(model.groups) for model in self.models.values())
 
     def place(self, destination: Destination, bounds: Bounds, length: int) -> int:
         """First cell that a series counts in, made if need be; `NO_ROOM` when a limit forbids it."""
@@ -347,6 +354,8 @@ class Groups:
         group = model.groups.get(target)
         if group is None and self._count < self._max_groups and model.admits(target.segment):
             group = model.groups[target] = Group()
+            if target.segment:
+                model.segments.add(target.segment)
             self._count += 1
         return group
 
@@ -398,6 +407,8 @@ class Groups:
                 held.pop(target, None)
             self._count -= 1
         for model in self.models.values():
+            if idle:
+                model.segments = {target.segment for target in model.groups if target.segment}
             model.baselines = {name: time for name, time in model.baselines.items() if time >= before}
         return bool(gone or idle)
 

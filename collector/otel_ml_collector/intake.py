@@ -9,43 +9,52 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import grpc
+import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 
-from otel_ml.errors import OtelMLError
-
+from . import otlp_json
 from .decode import Decoded, DecodeError, DecodeLimits, Decoder, TooManyPoints
+from .limiter import Overloaded
 from .points import PointBatch
+from .scan import Budget, messages
+from .signals import METRICS, Signal
 
 Consume = Callable[[PointBatch], Mapping[str, int]]
 """Takes a batch and says how many points it rejected, by reason; raises Overloaded to refuse all for now."""
+Forward = Callable[[bytes, int], None]
+"""Takes a request as protobuf bytes and the number of items in it; raises Overloaded to refuse it for now."""
 
 ENCODINGS = {"gzip": 31, "deflate": 15}
 """Content encodings besides identity, and their zlib window bits."""
+_CHUNK = 1024 * 1024
+_VALUES_A_POINT = 5
+"""JSON values for each point the limits allow; a histogram has a hundred, and requests far fewer points."""
 
 _log = logging.getLogger(__name__)
-
-
-class Overloaded(OtelMLError):
-    """The service cannot take points for now; the sender should try again after `retry_after` seconds."""
-
-    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
 
 
 class Refusal(Exception):
     """A request that is answered with an error, in the terms of google.rpc."""
 
-    def __init__(self, code: grpc.StatusCode, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: grpc.StatusCode, message: str, *, retry_after: float | None = None, busy: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.busy = busy
+
+    @classmethod
+    def of(cls, error: Overloaded) -> Refusal:
+        """The refusal of a request there is no room for."""
+        return cls(grpc.StatusCode.UNAVAILABLE, str(error), retry_after=error.retry_after, busy=error.busy)
 
     def retry_info(self) -> RetryInfo | None:
         """When to try again; None when trying again does not help."""
@@ -62,13 +71,46 @@ class Refusal(Exception):
             status.details.add().Pack(info)
         return status
 
+    def json(self) -> bytes:
+        """The same in protobuf's JSON."""
+        status: dict[str, Any] = {"code": self.code.value[0], "message": self.message}
+        if self.retry_after is not None:
+            info = {
+                "@type": "type.googleapis.com/google.rpc.RetryInfo",
+                "retryDelay": f"{self.retry_after:g}s",
+            }
+            status["details"] = [info]
+        return orjson.dumps(status)
+
+
+class Answer(NamedTuple):
+    """The answer to a request that was taken: full success when nothing is rejected."""
+
+    rejected: int = 0
+    message: str = ""
+
+    def protobuf(self) -> bytes:
+        """The response; those of all signals have the same fields."""
+        response = ExportMetricsServiceResponse()
+        if self.rejected:
+            response.partial_success.rejected_data_points = self.rejected
+            response.partial_success.error_message = self.message
+        return response.SerializeToString()
+
+    def json(self, signal: Signal) -> bytes:
+        """The response as OTLP/JSON; 64-bit numbers are strings there."""
+        if not self.rejected:
+            return b"{}"
+        partial = {signal.rejected: str(self.rejected), "errorMessage": self.message}
+        return orjson.dumps({"partialSuccess": partial})
+
 
 @dataclass(frozen=True, slots=True)
 class IntakeCounts:
-    """Data points since start."""
+    """Data points, spans or log records since start."""
 
     accepted: Counter[str] = field(default_factory=Counter)
-    """By transport: taken by the engine."""
+    """By transport: taken."""
     refused: Counter[str] = field(default_factory=Counter)
     """By transport: answered with an error or in a partial success, as far as they could be counted."""
     rejected: Counter[str] = field(default_factory=Counter)
@@ -78,72 +120,172 @@ class IntakeCounts:
 
 
 class Intake:
-    """Answers export requests; raises Refusal for those that are answered with an error."""
+    """Answers export requests; raises Refusal for those that are answered with an error.
 
-    def __init__(self, consume: Consume, limits: DecodeLimits, *, max_body: int) -> None:
-        self.counts = IntakeCounts()
+    Metrics are decoded and consumed, unless nothing consumes them. What has an entry in `forward` is passed
+    on, byte for byte; metrics before they are consumed, and then whether they can be is no longer the
+    sender's concern.
+    """
+
+    def __init__(
+        self,
+        consume: Consume | None,
+        limits: DecodeLimits,
+        *,
+        max_body: int,
+        forward: Mapping[Signal, Forward] | None = None,
+    ) -> None:
         self._consume = consume
+        self._limits = limits
         self._max_body = max_body
+        self._forward = dict(forward or {})
+        self.counts = {signal: IntakeCounts() for signal in self.signals()}
         self._decoder = Decoder(limits)
+        self._closed = False
         # One thread: requests are unpacked one at a time, in the order of arrival, and the loop stays free.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otlp-decode")
 
-    async def export(self, body: bytes, *, transport: str, encoding: str = "identity") -> bytes:
-        """The ExportMetricsServiceResponse to a request body."""
+    def signals(self) -> tuple[Signal, ...]:
+        """What is taken in."""
+        metrics = () if self._consume is None else (METRICS,)
+        return (*metrics, *(signal for signal in self._forward if signal is not METRICS))
+
+    async def export(
+        self,
+        body: bytes,
+        *,
+        transport: str,
+        signal: Signal = METRICS,
+        encoding: str = "identity",
+        json: bool = False,
+    ) -> Answer:
+        """The answer to a request body."""
         loop = asyncio.get_running_loop()
+        if self._closed:
+            raise Refusal.of(Overloaded("the receiver is stopping; send it again"))
         try:
-            decoded = await loop.run_in_executor(self._thread, self._decode, body, encoding)
+            body, held = await loop.run_in_executor(self._thread, self._read, signal, body, encoding, json)
         except DecodeError as error:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         except TooManyPoints as error:
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
-        return self._answer(decoded, transport)
+        except Refusal:
+            raise
+        except Exception as error:
+            _log.exception("a request with %d bytes could not be read", len(body))
+            raise _internal(error) from error
+        if isinstance(held, Decoded):
+            return self._metrics(body, held, transport)
+        self._passed_on(signal, body, held, transport)
+        self.counts[signal].accepted[transport] += held
+        return Answer()
 
     def close(self) -> None:
         """End the decoding thread."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, body: bytes, encoding: str) -> Decoded:
+    def _read(self, signal: Signal, body: bytes, encoding: str, json: bool) -> tuple[bytes, Decoded | int]:
+        """The request as plain protobuf, and what is in it."""
         if encoding != "identity":
             body = decompress(body, encoding, limit=self._max_body)
-        return self._decoder.decode(body)
+        if json:
+            values = _VALUES_A_POINT * self._limits.max_points + 1000
+            body = otlp_json.protobuf(signal.request, body, max_values=values)
+        if signal is METRICS:
+            return body, self._decoder.decode(body)
+        return body, count_items(body, self._limits.max_points)
 
-    def _answer(self, decoded: Decoded, transport: str) -> bytes:
-        rejected = Counter(decoded.rejected)
-        rejected.update(self._consumed(decoded.batch, transport))
+    def _metrics(self, body: bytes, decoded: Decoded, transport: str) -> Answer:
+        counts, points = self.counts[METRICS], len(decoded.batch) + sum(decoded.rejected.values())
+        if METRICS in self._forward:
+            points += sum(decoded.ignored.values())
+            self._passed_on(METRICS, body, points, transport)
+            self._left_out(decoded, self._looked_at(decoded.batch))
+            counts.accepted[transport] += points
+            return Answer()
+        try:
+            rejected = self._left_out(decoded, self._consumed(decoded.batch))
+        except Refusal:
+            counts.refused[transport] += len(decoded.batch)
+            raise
         refused = sum(rejected.values())
-        self.counts.ignored.update(decoded.ignored)
-        self.counts.rejected.update(rejected)
-        self.counts.refused[transport] += refused
-        self.counts.accepted[transport] += len(decoded.batch) + sum(decoded.rejected.values()) - refused
-        return _response(rejected).SerializeToString()
+        counts.refused[transport] += refused
+        counts.accepted[transport] += points - refused
+        return _answer(rejected)
 
-    def _consumed(self, batch: PointBatch, transport: str) -> Mapping[str, int]:
-        if not len(batch):
+    def _left_out(self, decoded: Decoded, by_consumer: Mapping[str, int]) -> Counter[str]:
+        rejected = Counter(decoded.rejected)
+        rejected.update(by_consumer)
+        self.counts[METRICS].ignored.update(decoded.ignored)
+        self.counts[METRICS].rejected.update(rejected)
+        return rejected
+
+    def _looked_at(self, batch: PointBatch) -> Mapping[str, int]:
+        """As `_consumed`, of points that are passed on already."""
+        try:
+            return self._consumed(batch)
+        except Refusal as refusal:
+            return {"overload" if refusal.retry_after is not None else "error": len(batch)}
+
+    def _consumed(self, batch: PointBatch) -> Mapping[str, int]:
+        if self._consume is None or not len(batch):
             return {}
         try:
             return self._consume(batch)
         except Overloaded as error:
-            self.counts.refused[transport] += len(batch)
-            raise Refusal(grpc.StatusCode.UNAVAILABLE, str(error), retry_after=error.retry_after) from error
+            raise Refusal.of(error) from error
         except Exception as error:
-            self.counts.refused[transport] += len(batch)
             _log.exception("a metrics request with %d points could not be taken", len(batch))
-            raise Refusal(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}") from error
+            raise _internal(error) from error
+
+    def _passed_on(self, signal: Signal, body: bytes, items: int, transport: str) -> None:
+        if not items:
+            return
+        try:
+            self._forward[signal](body, items)
+        except Overloaded as error:
+            self.counts[signal].refused[transport] += items
+            raise Refusal.of(error) from error
+
+
+def count_items(body: bytes, limit: int) -> int:
+    """Spans or log records of an export request; what is inside of them is not looked at.
+
+    Raises DecodeError when `body` is not such a request, TooManyPoints when there are more than `limit`.
+    """
+    budget = Budget(limit)
+    for start, end in messages(body, 0, len(body), 1, budget):
+        for scope_start, scope_end in messages(body, start, end, 2, budget):
+            for _ in messages(body, scope_start, scope_end, 2, budget):
+                budget.spend_point()
+    return limit - budget.points
 
 
 def decompress(body: bytes, encoding: str, *, limit: int) -> bytes:
     """The body without its encoding; Refusal when it exceeds `limit` bytes, DecodeError when it is broken."""
     inflate = zlib.decompressobj(ENCODINGS[encoding])
+    parts: list[bytes] = []
+    size, start = 0, 0
     try:
-        plain = inflate.decompress(body, limit + 1)
+        while start < len(body) and not inflate.eof:
+            packed = body[start : start + _CHUNK]
+            start += len(packed)
+            while packed:
+                # A piece at a time: what is too large is noticed after a piece too many, not after all.
+                parts.append(inflate.decompress(packed, _CHUNK))
+                packed = inflate.unconsumed_tail
+                size += len(parts[-1])
+                if size > limit:
+                    raise too_large(limit)
+        parts.append(inflate.flush())
     except zlib.error as error:
         raise DecodeError(f"the body is not valid {encoding}: {error}") from error
-    if len(plain) > limit:
-        raise too_large(limit)
-    if not inflate.eof or inflate.unused_data:
+    if not inflate.eof or inflate.unused_data or start < len(body):
         raise DecodeError(f"the body is not one complete {encoding} stream")
-    return plain
+    if size + len(parts[-1]) > limit:
+        raise too_large(limit)
+    return b"".join(parts)
 
 
 def too_large(limit: int) -> Refusal:
@@ -154,10 +296,13 @@ def too_large(limit: int) -> Refusal:
     )
 
 
-def _response(rejected: Mapping[str, int]) -> ExportMetricsServiceResponse:
-    response = ExportMetricsServiceResponse()
-    if total := sum(rejected.values()):
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()) if count)
-        response.partial_success.rejected_data_points = total
-        response.partial_success.error_message = f"{total} data points rejected: {reasons}"
-    return response
+def _internal(error: Exception) -> Refusal:
+    return Refusal(grpc.StatusCode.INTERNAL, f"internal error: {type(error).__name__}")
+
+
+def _answer(rejected: Mapping[str, int]) -> Answer:
+    total = sum(rejected.values())
+    if not total:
+        return Answer()
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(rejected.items()) if count)
+    return Answer(total, f"{total} data points rejected: {reasons}")

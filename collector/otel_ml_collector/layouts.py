@@ -12,9 +12,10 @@ down, which says the same. Two scales share every edge of the coarser one, bit b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,6 +216,15 @@ class Shapes:
     def express(self, values: Counts, old: int, new: int) -> Counts | None:
         """Values of one shape on another, as the function of this name."""
         return express(values, edges_of(self._bounds[old]), edges_of(self._bounds[new]))
+
+    def state(self) -> dict[str, object]:
+        """For `restore`."""
+        return {"bounds": self._bounds, "given": self._given}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the same numbers as when `state` was taken."""
+        self._bounds, self._given = state["bounds"], state["given"]
+        self._numbers = {bounds: shape for shape, bounds in self._bounds.items()}
 
     def keep(self, used: Collection[int]) -> None:
         """Let go of all bounds but these."""

@@ -7,9 +7,9 @@ For targets that no baseline describes:
 - seasonal: the same hours of the week in past weeks, the last about four.
 - learned: the first rows there are enough of; from then on it stays.
 
-None is renewed while the target has drifted, or a drift that lasts would become its own reference; a seasonal one
-goes on to the next hours, but does not learn then. A segment that
-its baseline does not know is compared with its previous window: it has no other that is its own.
+None is renewed while the target has drifted or is about to, or a drift that lasts would become its own reference; a
+seasonal one goes on to the next hours, but does not learn then. A segment that its baseline does not know is compared
+with its previous window: it has no other that is its own.
 """
 
 from __future__ import annotations
@@ -45,31 +45,32 @@ class Past:
     ) -> None:
         self._panes = panes
         self._window = window
-        self._kind = kind
+        self.kind = kind
         self._learn_rows = learn_rows
 
     def complete(self, model: Monitored, known: Reference | None, view: View) -> Reference | None:
         """`known`, and with it what the past says about the targets it does not describe."""
         targets = {} if known is None else dict(known.targets)
         for target in model.groups.keys() - targets.keys():
-            kind = self._kind or ("previous" if known is not None and target.segment else None)
+            kind = self.kind or ("previous" if known is not None and target.segment else None)
             made = None if kind is None else self._kept(model, target, kind, view)
             if made is not None:
                 targets[target] = made
         if known is not None:
             return replace(known, targets=targets)
         rows = max((one.rows for one in targets.values()), default=0)
-        return Reference(self._kind, 0, rows, targets) if self._kind and targets else None
+        return Reference(self.kind, 0, rows, targets) if self.kind and targets else None
 
     def _kept(self, model: Monitored, target: Target, kind: Kind, view: View) -> ReferenceTarget | None:
         """The reference of a target, made anew when the window has moved on and the target has not drifted."""
         start, kept = model.kept.get(target, (0, None))
         held = model.held.get(target)
         # A seasonal one follows the clock, and leaves out of what it learns what is drifting.
-        drifting = kind != "seasonal" and held is not None and held.status > 0
+        drifting = kind != "seasonal" and held is not None and held.status + held.streak > 0
         still = start == view.start or kind == "learned" or drifting
         if kept is None or not still:
-            kept = self._made(model, target, kind, view)
+            made = self._made(model, target, kind, view)
+            kept = made and replace(made, past=kind)
             model.kept[target] = (view.start, kept)
         return kept
 

@@ -113,13 +113,17 @@ class SendingQueue:
         """Requests that are waiting or under way."""
         return len(self._items)
 
+    def has_room(self, size: int) -> bool:
+        """Whether a request of `size` bytes would be taken."""
+        return len(self._items) < self.capacity and self._bytes + size <= MAX_BYTES
+
     def start(self) -> None:
         """Begin to send; needs a running event loop."""
         self._worker = asyncio.create_task(self._work(), name=f"{self.name} queue")
 
     def offer(self, item: Item) -> bool:
         """Take a request to send it when its turn comes; False when there is no room for it."""
-        if len(self._items) >= self.capacity or self._bytes + len(item.data) > MAX_BYTES:
+        if not self.has_room(len(item.data)):
             self.counts.refused += item.points
             if not self._full:
                 _LOG.warning(
@@ -140,9 +144,9 @@ class SendingQueue:
         self._filled.set()
         if self._worker is not None:
             await asyncio.wait([self._worker], timeout=grace)
-            self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
+            while not self._worker.done():  # before Python 3.12 wait_for can swallow a cancellation
+                self._worker.cancel()
+                await asyncio.wait([self._worker], timeout=0.1)
         if self._items:
             _LOG.warning("exporter %s: %d requests could not be sent before the stop", self.name, len(self))
         self.counts.failed += sum(item.points for item in self._items)

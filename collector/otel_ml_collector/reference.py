@@ -27,6 +27,8 @@ class ReferenceTarget:
     """(6,) in the order of `semconv.STATES`."""
     loadings: tuple[tuple[str, float], ...] = ()
     """Of a projection its features with the largest ones, where known: they are not sent."""
+    past: str = ""
+    """Which of its own past it was made of: previous, rolling, seasonal or learned; "" of a baseline."""
 
     @property
     def rows(self) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from typing import Any
 
 from hypercorn.asyncio import serve
@@ -13,6 +14,8 @@ from hypercorn.config import Config
 from starlette.applications import Starlette
 
 from otel_ml.errors import ConfigurationError
+
+from .tls import RenewedContext, ServerTls
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 128
@@ -94,13 +97,32 @@ def _explanation(endpoint: str, error: OSError) -> str:
     return f"cannot listen on endpoint {endpoint!r} ({error.strerror}); use an address of this machine"
 
 
+class _Config(Config):
+    """Hypercorn's configuration with a context of ours, which can follow its files."""
+
+    def __init__(self, renewed: RenewedContext | None) -> None:
+        super().__init__()
+        self._renewed = renewed
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self._renewed is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self._renewed.context if self._renewed is not None else None
+
+
 class HttpServer:
     """Serves an ASGI application on an endpoint, from `start` to `stop`."""
 
-    def __init__(self, app: Starlette, endpoint: str, *, idle_timeout: float = 60) -> None:
+    def __init__(
+        self, app: Starlette, endpoint: str, *, idle_timeout: float = 60, tls: ServerTls | None = None
+    ) -> None:
         self._app = app
         self._endpoint = endpoint
         self._idle_timeout = idle_timeout
+        self._tls = tls
+        self._context: RenewedContext | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._port: int | None = None
@@ -112,30 +134,38 @@ class HttpServer:
 
     async def start(self) -> None:
         """Accept connections from here on. Raises ConfigurationError when the endpoint is taken."""
+        if self._tls is not None:
+            self._context = RenewedContext(self._tls)
         sockets = open_sockets(self._endpoint)
         self._port = sockets[0].getsockname()[1]
         config = self._config(sockets)
         self._task = asyncio.create_task(serve(self._app, config, shutdown_trigger=self._stopping.wait))  # type: ignore[arg-type]
         self._task.add_done_callback(self._ended)
 
+    def renew(self) -> None:
+        """Use the certificate as its files are now."""
+        if self._context is not None:
+            self._context.renew()
+
     async def stop(self, grace: float) -> None:
         """Accept no more, let running requests end for up to `grace` seconds, then break them off."""
         self._stopping.set()
         if self._task is None:
             return
-        _, late = await asyncio.wait({self._task}, timeout=grace)
-        for task in late:
-            task.cancel()
-            await asyncio.wait({task})
+        await asyncio.wait({self._task}, timeout=grace)
+        while not self._task.done():  # before Python 3.12 wait_for can swallow a cancellation
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=0.1)
 
     def _config(self, sockets: list[socket.socket]) -> Config:
-        config: Any = Config()
+        config: Any = _Config(self._context)
         config.bind = [f"fd://{opened.detach()}" for opened in sockets]
         config.errorlog = logging.getLogger(f"{__name__}.http")
         config.errorlog.setLevel(logging.WARNING)
         config.include_server_header = False
         # Covers a connection between requests and one whose request line or headers do not arrive.
         config.keep_alive_timeout = self._idle_timeout
+        config.ssl_handshake_timeout = self._idle_timeout
         config.graceful_timeout = 3600.0  # `stop` knows the grace
         return config  # type: ignore[no-any-return]
 

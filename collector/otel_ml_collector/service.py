@@ -20,7 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from otel_ml import semconv
 from otel_ml._version import __version__
@@ -28,18 +28,20 @@ from otel_ml.errors import ConfigurationError
 
 from . import build, emit, telemetry
 from .config import Config
-from .console import ConsoleExporter
+from .conflicts import unguarded
 from .emit import Judged, Sample
 from .evaluation import Evaluation
 from .exporter import OtlpExporter
 from .fields import Address, written
 from .files import BaselineFiles
 from .health import HealthEndpoint
+from .limiter import Overloaded
+from .parts import Console, Parts, Supply
 from .points import PointBatch
 from .queue import Item
-from .receiver import Overloaded, Receiver
+from .receiver import Receiver
 from .scrape import ScrapeServer
-from .settings import Debug, Otlp, OtlpHttp, Prometheus
+from .settings import HealthCheck, Otlp, OtlpHttp, Prometheus
 from .window import WindowSpec
 
 _LOG = logging.getLogger(__name__)
@@ -61,13 +63,6 @@ class Ports:
     health: int | None = None
 
 
-class _Part(Protocol):
-    """What listens."""
-
-    async def start(self) -> None: ...
-    async def stop(self, grace: float) -> None: ...
-
-
 class Service:
     """One collector, as `config` describes it; make it inside a running event loop."""
 
@@ -85,32 +80,6 @@ class Service:
             semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4()),
             semconv.SERVICE_VERSION: __version__,
         }
-        self._receivers = {
-            name: build.receiver(settings, drift, self._consume)
-            for name, settings in config.receivers.items()
-        }
-        self._exporters = {
-            name: OtlpExporter(name, settings)
-            for name, settings in config.exporters.items()
-            if isinstance(settings, Otlp | OtlpHttp)
-        }
-        self._consoles = [
-            ConsoleExporter(settings.verbosity, out)
-            for settings in config.exporters.values()
-            if isinstance(settings, Debug)
-        ]
-        self._pages = {
-            name: ScrapeServer(str(settings.endpoint), lambda: (*self._gauges, *self._own))
-            for name, settings in config.exporters.items()
-            if isinstance(settings, Prometheus)
-        }
-        self._health = {
-            name: HealthEndpoint(str(settings.endpoint), lambda: self._ready)
-            for name, settings in config.extensions.items()
-        }
-        self._telemetry = (
-            ScrapeServer(str(config.telemetry), lambda: self._own) if config.telemetry is not None else None
-        )
         self._gauges: Sequence[Sample] = ()
         self._own: Sequence[Sample] = ()
         self._held: set[Judged] = set()
@@ -118,31 +87,55 @@ class Service:
         self._failures: Counter[str] = Counter()
         self._exported = clock()
         self._ready = False
+        self._parts = Parts(
+            Supply(
+                consume=self._consume,
+                gauges=lambda: (*self._gauges, *self._own),
+                own=lambda: self._own,
+                ready=lambda: self._ready,
+                out=out,
+            )
+        )
 
     # --- life ---
 
     async def start(self) -> Ports:
         """Listen everywhere; `ConfigurationError` names the component whose endpoint cannot be had."""
-        started: list[_Part] = []
-        try:
-            for path, part in self._parts():
-                try:
-                    await part.start()
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"{path}: {error}") from error
-                started.append(part)
-        except BaseException:
-            for part in reversed(started):
-                await part.stop(0)
-            raise
-        for exporter in self._exporters.values():
-            exporter.start()
+        self._warn()
+        await self._parts.change(self._config)
         self._refresh_own()
         self._ready = True
         # What is alive now stays alive: the collector of garbage need not look at it again.
         gc.collect()
         gc.freeze()
         return self.ports()
+
+    async def reload(self, config: Config) -> None:
+        """Run on with another configuration: what did not change in it is not touched, no count is lost.
+
+        Raises ConfigurationError, and everything is as before, when that cannot be had.
+        """
+        old, new = self._config.drift, config.drift
+        if build.fixed(new) != build.fixed(old):
+            raise ConfigurationError(
+                f"processors.{config.drift_id}: window (but min_rows), interval, limits and the baseline's sources "
+                "cannot change while counts are kept; restart for that"
+            )
+        files = BaselineFiles(new.baseline.path)
+        baselines = files.read()
+        await self._parts.change(config)
+        self._config, self._files = config, files
+        self._policy = self._engine.policy = build.policy(new)
+        self._engine.use_files(baselines)
+        self._warn()
+        self._refresh_own()
+
+    def _warn(self) -> None:
+        for path in unguarded(self._config.receivers):
+            _LOG.warning(
+                "%s listens on every interface without authentication; give it auth or client_ca_file, or "
+                "an endpoint like localhost", path,
+            )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set."""
@@ -162,35 +155,21 @@ class Service:
             return max(0.0, deadline - time.monotonic())
 
         self._ready = False
-        await asyncio.gather(*(receiver.stop(left() / 2) for receiver in self._receivers.values()))
+        await self._parts.stop(left() / 2, Receiver)
         await self._last_tick()
-        await asyncio.gather(*(exporter.stop(left()) for exporter in self._exporters.values()))
-        for console in self._consoles:
-            console.stop(min(left(), 0.5))
-        for _, part in self._parts():
-            if not isinstance(part, Receiver):
-                await part.stop(min(left(), 0.5))
+        await self._parts.stop(left(), OtlpExporter)
+        await self._parts.stop(min(left(), 0.5))
 
     def ports(self) -> Ports:
         """The ports that are listened on; of several components of a kind, the first one's."""
-        receivers = [*self._receivers.values()]
+        receivers = self._parts.of(Receiver).values()
+        pages = [name for name, one in self._config.exporters.items() if isinstance(one, Prometheus)]
         return Ports(
             grpc=next((one.grpc_port for one in receivers if one.grpc_port is not None), None),
             http=next((one.http_port for one in receivers if one.http_port is not None), None),
-            prometheus=next((page.port for page in self._pages.values()), None),
-            health=next((health.port for health in self._health.values()), None),
+            prometheus=self._parts.of(ScrapeServer)[pages[0]].port if pages else None,
+            health=next((health.port for health in self._parts.of(HealthEndpoint).values()), None),
         )
-
-    def _parts(self) -> Iterator[tuple[str, _Part]]:
-        """Everything that listens, by the path of its key; receivers last, when all behind them is ready."""
-        for name, health in self._health.items():
-            yield f"extensions.{name}", health
-        if self._telemetry is not None:
-            yield "service.telemetry.metrics", self._telemetry
-        for name, page in self._pages.items():
-            yield f"exporters.{name}", page
-        for name, receiver in self._receivers.items():
-            yield f"receivers.{name}", receiver
 
     # --- work ---
 
@@ -209,6 +188,9 @@ class Service:
             await self._renew_baselines()
         if await self._advance(now) or due:
             await self._send(now)
+        with self._guarded("certificates"):
+            for receiver in self._parts.of(Receiver).values():
+                receiver.renew()
         with self._guarded("telemetry"):
             self._refresh_own()
 
@@ -269,12 +251,12 @@ class Service:
             gauges += emit.gauges([evaluation], self._policy, now, held=self._held)
             await _others()
         self._gauges = gauges
-        for part in emit.batches(gauges) if self._exporters else ():
+        for part in emit.batches(gauges) if self._parts.drift_queues else ():
             data = emit.request(part, self._resource, now).SerializeToString()
-            for exporter in self._exporters.values():
-                exporter.queue.offer(Item(data, len(part)))
+            for queue in self._parts.drift_queues:
+                queue.offer(Item(data, len(part)))
             await _others()
-        for console in self._consoles:
+        for console in self._parts.of(Console).values():
             console.export(current, self._held)
 
     def _forget(self, current: Sequence[Evaluation]) -> None:
@@ -284,9 +266,9 @@ class Service:
 
     def _refresh_own(self) -> None:
         samples: list[Sample] = []
-        for name, receiver in self._receivers.items():
-            samples.extend(telemetry.of_receiver(name, receiver.counts))
-        for exporter in self._exporters.values():
+        for name, receiver in self._parts.of(Receiver).items():
+            samples.extend(telemetry.of_receiver(name, receiver))
+        for exporter in self._parts.of(OtlpExporter).values():
             samples.extend(telemetry.of_exporter(exporter))
         samples.extend(telemetry.of_engine(self._engine.counters(), self._engine.stats(), self._failures))
         self._own = samples
@@ -303,12 +285,14 @@ class Service:
         ]
 
     def _answering(self) -> Iterator[Address]:
-        for name, settings in self._config.extensions.items():
-            yield _at(settings.endpoint, self._health[name].port)
+        for name, health in self._parts.of(HealthEndpoint).items():
+            settings = self._config.extensions[name]
+            if isinstance(settings, HealthCheck):
+                yield _at(settings.endpoint, health.port)
 
     def _receiving(self) -> Iterator[str]:
         for name, settings in self._config.receivers.items():
-            running, protocols = self._receivers[name], settings.protocols
+            running, protocols = self._parts.of(Receiver)[name], settings.protocols
             if protocols.grpc is not None:
                 yield f"OTLP gRPC on {_at(protocols.grpc.endpoint, running.grpc_port)}"
             if protocols.http is not None:
@@ -319,7 +303,8 @@ class Service:
             if isinstance(settings, Otlp | OtlpHttp):
                 yield f"{name} to {settings.endpoint}"
             elif isinstance(settings, Prometheus):
-                yield f"Prometheus page http://{_at(settings.endpoint, self._pages[name].port)}/metrics"
+                page = self._parts.of(ScrapeServer)[name]
+                yield f"Prometheus page http://{_at(settings.endpoint, page.port)}/metrics"
             else:
                 yield "this console"
 

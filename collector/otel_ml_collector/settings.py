@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from .fields import (
     Address,
@@ -33,9 +33,29 @@ def _on(value: object) -> object:
 # --- receivers --------------------------------------------------------------------------------------------
 
 
+class ServerTls(Section):
+    cert_file: str
+    key_file: str
+    client_ca_file: str | None = None
+    """With it, clients must show a certificate of this authority."""
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
+class GrpcServerTls(ServerTls):
+    min_version: Literal["1.2"] = "1.2"
+    """gRPC offers 1.2 and 1.3, and does not let itself be told otherwise."""
+
+
+class Auth(Section):
+    authenticator: str
+
+
 class Grpc(Section):
     endpoint: Listen = Address("localhost", 4317)
     max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_concurrent_streams: Count = 100
+    tls: GrpcServerTls | None = None
+    auth: Auth | None = None
 
 
 class Http(Section):
@@ -43,6 +63,8 @@ class Http(Section):
     max_request_body_size: Annotated[int, Field(ge=1024, le=1024**3)] = 64 * 1024 * 1024
     read_timeout: PositiveDuration = 30.0
     idle_timeout: PositiveDuration = 60.0
+    tls: ServerTls | None = None
+    auth: Auth | None = None
 
 
 class Protocols(Section):
@@ -149,6 +171,18 @@ class MlDrift(Section):
     fast: Fast = Fast()
     baseline: BaselineSources = BaselineSources()
     limits: EngineLimits = EngineLimits()
+    forward: bool = False
+
+
+class MemoryLimiter(Section):
+    limit_mib: Count
+    spike_limit_mib: Count | None = None
+    """None: a fifth of the limit."""
+    check_interval: Duration = 1.0
+
+    def spike(self) -> int:
+        """MiB below the limit at which requests are refused."""
+        return self.limit_mib // 5 if self.spike_limit_mib is None else self.spike_limit_mib
 
 
 # --- exporters --------------------------------------------------------------------------------------------
@@ -167,13 +201,28 @@ class RetryOnFailure(Section):
     """0s: for ever."""
 
 
+class HttpTls(Section):
+    ca_file: str | None = None
+    """None: the system's authorities."""
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name_override: str | None = None
+    insecure_skip_verify: bool = False
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
 class Tls(Section):
     insecure: bool = False
     ca_file: str | None = None
+    """None: the system's authorities."""
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name_override: str | None = None
 
 
-def _headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
+def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, secret in headers.items():
+        value = secret.get_secret_value()
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ValueError(f"{name!r} cannot be the name of a header")
         if not value.isascii() or not value.isprintable():
@@ -181,12 +230,13 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
-Headers = Annotated[dict[str, str], AfterValidator(_headers)]
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 
 
 class Otlp(Section):
     endpoint: Target
     tls: Tls = Tls()
+    auth: Auth | None = None
     headers: Headers = Field(default_factory=dict)
     timeout: PositiveDuration = 5.0
     sending_queue: SendingQueue = SendingQueue()
@@ -197,13 +247,10 @@ class Otlp(Section):
         return not self.tls.insecure if self.endpoint.secure is None else self.endpoint.secure
 
 
-class HttpTls(Section):
-    ca_file: str | None = None
-
-
 class OtlpHttp(Section):
     endpoint: Url
     tls: HttpTls = HttpTls()
+    auth: Auth | None = None
     headers: Headers = Field(default_factory=dict)
     timeout: PositiveDuration = 30.0
     sending_queue: SendingQueue = SendingQueue()
@@ -225,6 +272,37 @@ Exporter = Otlp | OtlpHttp | Prometheus | Debug
 
 class HealthCheck(Section):
     endpoint: Listen = Address("localhost", 13133)
+
+
+class BearerTokenAuth(Section):
+    scheme: str = "Bearer"
+    header: str = "Authorization"
+    token: SecretStr | None = None
+    tokens: tuple[SecretStr, ...] = ()
+    """Of a server."""
+    filename: str | None = None
+    """One token a line; read again when it changes."""
+
+
+class Htpasswd(Section):
+    file: str | None = None
+    inline: SecretStr | None = None
+
+
+class Credentials(Section):
+    username: str
+    password: SecretStr
+
+
+class BasicAuth(Section):
+    htpasswd: Htpasswd | None = None
+    """Of a server."""
+    client_auth: Credentials | None = None
+    """Of an exporter."""
+
+
+Authenticator = BearerTokenAuth | BasicAuth
+Extension = HealthCheck | BearerTokenAuth | BasicAuth
 
 
 class TelemetryMetrics(Section):
@@ -249,7 +327,11 @@ class ServiceSection(Section):
 
 TYPES: dict[str, dict[str, type[Section]]] = {
     "receivers": {"otlp": OtlpReceiver},
-    "processors": {"ml_drift": MlDrift},
+    "processors": {"ml_drift": MlDrift, "memory_limiter": MemoryLimiter},
     "exporters": {"otlp": Otlp, "otlphttp": OtlpHttp, "prometheus": Prometheus, "debug": Debug},
-    "extensions": {"health_check": HealthCheck},
+    "extensions": {
+        "health_check": HealthCheck,
+        "bearertokenauth": BearerTokenAuth,
+        "basicauth": BasicAuth,
+    },
 }

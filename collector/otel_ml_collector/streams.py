@@ -16,8 +16,9 @@ streams at once, and there are as many rounds as the busiest stream has points.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import ItemsView, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,8 @@ SAME_COLLECTION = 1_000_000_000
 MAX_WAITING = 1024
 """Points of one stream that may wait: a round applies one of each, so this bounds the rounds."""
 
-_COLUMNS = (
-    "_start", "_time", "_temporality", "_shape", "_resource", "_offset", "_length", "_touched", "_waiting",
-)  # fmt: skip
+_SAVED = ("_start", "_time", "_temporality", "_shape", "_resource", "_length", "_touched", "_waiting")
+_COLUMNS = (*_SAVED, "_offset")
 _UNSEEN = -1
 _NEVER = np.iinfo(np.int64).max
 
@@ -168,6 +168,10 @@ class Streams:
     def series(self, stream: int) -> Series:
         return self._series[stream]
 
+    def items(self) -> ItemsView[int, Series]:
+        """Every stream and its series."""
+        return self._series.items()
+
     def find(self, series: Series) -> int | None:
         return self._index.get(series)
 
@@ -196,6 +200,48 @@ class Streams:
             setattr(self, name, new)
         more = 2 * size - len(self._resource_seen)
         self._resource_seen = np.concatenate([self._resource_seen, np.full(more, _NEVER, np.int64)])
+
+    def state(self) -> dict[str, object]:
+        """For `restore`; what many series have in common is said once."""
+        alive, kinds = self._alive(), dict[tuple[object, ...], int]()
+        kind = [
+            kinds.setdefault((one.scope, one.metric, one.attributes, one.kind), len(kinds))
+            for one in self._series.values()
+        ]
+        return {
+            "streams": alive,
+            "resources": list(self._resources),
+            "resource_seen": self._resource_seen[: len(self._resources)],
+            "kinds": list(kinds),
+            "kind": np.array(kind, np.int64),
+            "columns": {name: getattr(self, name)[alive] for name in _SAVED},
+            "values": self._arena[ragged(self._offset[alive], self._length[alive])],
+            "free": self._free,
+            "pending": [points for _, points in self._pending],
+            "watermark": self._watermark,
+            "started": self._started,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as when `state` was taken."""
+        alive, columns = state["streams"], state["columns"]
+        self._grow(max(len(alive) + len(state["free"]), len(state["resources"])))
+        for name in _SAVED:
+            getattr(self, name)[alive] = columns[name]
+        self._resources = {resource: i for i, resource in enumerate(state["resources"])}
+        self._resource_seen[: len(self._resources)] = state["resource_seen"]
+        self._series = {
+            stream: Series(state["resources"][resource], *state["kinds"][kind])
+            for stream, resource, kind in zip(
+                alive.tolist(), columns["_resource"].tolist(), state["kind"].tolist(), strict=True
+            )
+        }
+        self._index = {series: stream for stream, series in self._series.items()}
+        self._arena, self._used = state["values"], len(state["values"])
+        self._offset[alive] = np.cumsum(columns["_length"]) - columns["_length"]
+        self._free, self._started = state["free"], state["started"]
+        self._pending = [(int(points.time.min()), points) for points in state["pending"]]
+        self._watermark = max(self._watermark, state["watermark"])
 
     def late(self, stream: Ints, start: Ints, time: Ints) -> tuple[Mask, Mask]:
         """Which points come too late, and which of these only repeat the last point of their stream."""

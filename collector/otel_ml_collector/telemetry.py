@@ -8,35 +8,34 @@ from otel_ml import semconv
 
 from .emit import Sample
 from .exporter import OtlpExporter
-from .intake import IntakeCounts
+from .receiver import Receiver
 
 
-def of_receiver(name: str, counts: IntakeCounts) -> Iterator[Sample]:
-    """Points by transport, and those left out by reason."""
-    for metric, by_transport in (
-        (semconv.RECEIVER_ACCEPTED, counts.accepted),
-        (semconv.RECEIVER_REFUSED, counts.refused),
-    ):
-        for transport, points in by_transport.items():
-            yield Sample(metric, {semconv.RECEIVER: name, semconv.TRANSPORT: transport}, points)
-    for by_reason in (counts.rejected, counts.ignored):
-        for reason, points in by_reason.items():
-            labels = {semconv.RECEIVER: name, semconv.REASON: reason}
-            yield Sample(semconv.RECEIVER_LEFT_OUT, labels, points)
+def of_receiver(name: str, receiver: Receiver) -> Iterator[Sample]:
+    """Items by signal and transport, and data points left out by reason."""
+    for signal, counts in receiver.counts_by_signal.items():
+        for metric, by_transport in (
+            (signal.accepted_count, counts.accepted),
+            (signal.refused_count, counts.refused),
+        ):
+            for transport, items in by_transport.items():
+                yield Sample(metric, {semconv.RECEIVER: name, semconv.TRANSPORT: transport}, items)
+        for by_reason in (counts.rejected, counts.ignored):
+            for reason, points in by_reason.items():
+                labels = {semconv.RECEIVER: name, semconv.REASON: reason}
+                yield Sample(semconv.RECEIVER_LEFT_OUT, labels, points)
 
 
 def of_exporter(exporter: OtlpExporter) -> Iterator[Sample]:
-    """Points by what became of them, and the state of the queue."""
-    queue = exporter.queue
-    values = {
-        semconv.EXPORTER_SENT: queue.counts.sent,
-        semconv.EXPORTER_SEND_FAILED: queue.counts.failed,
-        semconv.EXPORTER_ENQUEUE_FAILED: queue.counts.refused,
-        semconv.EXPORTER_QUEUE_SIZE: len(queue),
-        semconv.EXPORTER_QUEUE_CAPACITY: queue.capacity,
-    }
-    for metric, value in values.items():
-        yield Sample(metric, {semconv.EXPORTER: queue.name}, value)
+    """Items by what became of them, and the state of the queues."""
+    for signal, queue in exporter.queues.items():
+        labels = {semconv.EXPORTER: exporter.name}
+        yield Sample(signal.sent_count, labels, queue.counts.sent)
+        yield Sample(signal.failed_count, labels, queue.counts.failed)
+        yield Sample(signal.enqueue_failed_count, labels, queue.counts.refused)
+        of_queue = {**labels, semconv.DATA_TYPE: signal.name}
+        yield Sample(semconv.EXPORTER_QUEUE_SIZE, of_queue, len(queue))
+        yield Sample(semconv.EXPORTER_QUEUE_CAPACITY, of_queue, queue.capacity)
 
 
 def of_engine(

@@ -1,8 +1,9 @@
 """Turns the numbers of all targets of one model and window into statuses, each with its reason.
 
 A status rises when an effect reaches its limit and its corrected p-value is below alpha: both, since with
-many rows everything is significant and with few everything moves. It falls only when the effects are clearly
-below the limit that held it, twice in a row.
+many rows everything is significant and with few everything moves. From warning to drifted it rises only when the
+effect is clearly beyond its limit, so that a drift between the two limits does not go up and down. It falls only
+when the effects are clearly below the limit that held it, twice in a row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CLEAR_SHARE = 0.8
 
 CLEAR_EVALUATIONS = 2
 
-_DRIFTED = semconv.STATUSES.index("drifted")
+_WARNING, _DRIFTED = (semconv.STATUSES.index(name) for name in ("warning", "drifted"))
 _DISTRIBUTION = ""
 """Key of the test of the distributions; a state's test has the state's name."""
 _SLOW = "slow"
@@ -43,21 +44,30 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """The cumulative sum of one target over windows that do not overlap: slow drift adds up in it."""
+    """The cumulative sums of one target over windows that do not overlap: slow drift adds up in them."""
 
-    score: float = 0.0
+    sums: tuple[float, ...] = ()
+    """Of changes of any shape and, for numbers, of shifts up and down."""
     until: int = 0
-    """End of the last window in it, Unix ns."""
+    """End of the last window in them, Unix ns."""
     baseline_id: str = ""
-    """What those windows were compared with: the sum starts anew with another baseline, and only then."""
+    """What those windows were compared with: the sums start anew with another baseline, and only then."""
+
+    @property
+    def score(self) -> float:
+        """The largest of them."""
+        return max(self.sums, default=0.0)
 
     def after(self, result: DriftResult, *, start: int, end: int, baseline_id: str, policy: Policy) -> Slow:
         """With the window (start, end], if that has rows enough and shares none with those before."""
         before = self if baseline_id == self.baseline_id else Slow(baseline_id=baseline_id)
         low = _gate(result.values, result.reference_values, result, policy) is not None
-        if result.cusum_step is None or low or start < before.until:
+        if not result.cusum_steps or low or start < before.until:
             return before
-        return replace(before, score=statistics.cusum(before.score, result.cusum_step), until=end)
+        same = len(before.sums) == len(result.cusum_steps)
+        sums = before.sums if same else (0.0,) * len(result.cusum_steps)
+        after = (statistics.cusum(score, step) for score, step in zip(sums, result.cusum_steps, strict=True))
+        return replace(before, sums=tuple(after), until=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +103,16 @@ class _Effect:
     tested: bool = True
     """Whether it holds a status only while its test finds it significant."""
 
-    @property
-    def level(self) -> int:
-        return sum(self.size >= limit for limit in self.limits)
+    def level(self, held: int) -> int:
+        """The status it asks for: that of the last limit reached, in case of a held warning by a margin."""
+        level = sum(self.size >= limit for limit in self.limits)
+        sure = self.size - statistics.ONE_SIDED_95 * self.noise >= self.limits[-1]
+        return held if level > held == _WARNING and not sure else level
 
-    def said(self) -> str:
-        """The effect beside the limit it reached, or the first one when it reached none."""
-        limit = self.limits[max(0, self.level - 1)]
-        return f"{self.words} {'≥' if self.level else '<'} {limit:g}"
+    def said(self, level: int) -> str:
+        """The effect beside the limit of this level, or the first one when it reached none."""
+        limit = self.limits[max(0, level - 1)]
+        return f"{self.words} {'≥' if level else '<'} {limit:g}"
 
     def blocks(self, level: int, significant: bool) -> bool:
         """Whether the effect is still too near the limit of `level` to leave it."""
@@ -257,13 +269,13 @@ def _correct(examined: Mapping[Target, _Examined], policy: Policy) -> dict[Targe
 def _opinion(found: _Examined, p: Mapping[str, float], held: int, policy: Policy) -> _Opinion:
     """The status this window asks for: the worst of its effects that are no chance."""
     significant = {_SLOW, *(test for test, value in p.items() if value < policy.alpha)}
-    real = [effect for effect in found.effects if effect.level and effect.test in significant]
+    levels = [(effect.level(held), effect) for effect in found.effects if effect.test in significant]
+    status, worst = max(levels, key=lambda one: one[0], default=(0, None))  # the first of equals
     floor = _floor(found, significant, held)
-    if real:
-        worst = max(real, key=lambda effect: effect.level)  # the first of equals
+    if status and worst:
         chance = "" if worst.test == _SLOW else f" and p {p[worst.test]:.1g} < {policy.alpha:g}"
-        detail = f"{worst.said()}{chance} over {found.rows:,} rows"
-        return _Opinion(worst.level, worst.reason, detail, p.get(worst.test), True, floor)
+        detail = f"{worst.said(status)}{chance} over {found.rows:,} rows"
+        return _Opinion(status, worst.reason, detail, p.get(worst.test), True, floor)
     if found.blocked:
         reason, detail = found.blocked[0]
         return _Opinion(0, reason, detail, None, False, floor)
@@ -288,15 +300,16 @@ def _why_ok(
     """Reason, detail and test of a target that asks for no alarm."""
     over = f"over {found.rows:,} rows"
     for effect in found.effects:
-        if effect.level:
+        level = effect.level(held=0)
+        if level:
             chance = f"p {p[effect.test]:.1g} ≥ {policy.alpha:g}" if effect.test in p else "nothing to test"
-            return "not_significant", f"{effect.said()} but {chance} {over}", effect.test
+            return "not_significant", f"{effect.said(level)} but {chance} {over}", effect.test
     if significant:
         test = min(significant, key=lambda name: (name != _DISTRIBUTION, p[name]))
-        small = " and ".join(effect.said() for effect in found.effects if effect.test == test)
+        small = " and ".join(effect.said(0) for effect in found.effects if effect.test == test)
         return "effect_below", f"p {p[test]:.1g} < {policy.alpha:g} but {small} {over}", test
     test = _DISTRIBUTION if _DISTRIBUTION in p or not p else min(p, key=lambda name: p[name])
-    said = " and ".join(effect.said() for effect in found.effects if effect.test == _DISTRIBUTION)
+    said = " and ".join(effect.said(0) for effect in found.effects if effect.test == _DISTRIBUTION)
     return "ok", f"{said or 'shares of states as in the baseline'} {over}", test
 
 

@@ -10,9 +10,9 @@ into coarse panes, of which every window is a whole number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,12 +175,33 @@ class Panes:
         self._kept_ns = spec.kept_ns
         self._fine: dict[int, Counts] = {}
         self._coarse: dict[int, Counts] = {}
+        """Vectors that nothing was added to lately are half as wide, where that holds them: see `_shrink`."""
         self._usual: dict[int, Counts] = {}
         """By hour of the week, in parts of `_UNIT`."""
         self._coarse_until = 0
 
     def __len__(self) -> int:
         return len(self._fine) + len(self._coarse)
+
+    def state(self) -> dict[str, object]:
+        """For `restore`."""
+        return {
+            "widths": (self._fine_ns, self._coarse_ns),
+            "fine": self._fine,
+            "coarse": self._coarse,
+            "usual": self._usual,
+            "coarse_until": self._coarse_until,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Hold what was held when `state` was taken, which must have been in panes as wide as these."""
+        if state["widths"] != (self._fine_ns, self._coarse_ns):
+            raise ConfigurationError(
+                f"the snapshot has panes of {_seconds(state['widths'])} s, this window needs "
+                f"{_seconds((self._fine_ns, self._coarse_ns))} s; keep length and step of the window, or start empty"
+            )
+        self._fine, self._coarse, self._usual = state["fine"], state["coarse"], state["usual"]
+        self._coarse_until = state["coarse_until"]
 
     def add(self, times: NDArray[np.int64], cells: NDArray[np.int64], counts: Counts) -> None:
         """Credit `counts` to `cells` in the panes of `times`; equal shapes, cells may repeat."""
@@ -242,6 +263,8 @@ class Panes:
         if self._seasonal:
             for hour, panes in hours.items():
                 self._learn(hour % WEEK, panes, unusual)
+        for kept in (self._fine, self._coarse, self._usual):
+            _shrink(kept)
 
     def _learn(
         self, hour: int, panes: list[tuple[int, Counts]], unusual: Callable[[int], Cells] | None
@@ -252,7 +275,7 @@ class Panes:
         here = usual[:size]
         rise = -(here // 4)
         for start, vector in panes:
-            rise[: len(vector)] += _UNIT * vector
+            rise[: len(vector)] += np.multiply(vector, _UNIT, dtype=np.int64)
             if unusual is not None:
                 cells = unusual(start)
                 learned[cells[cells < size]] = False
@@ -285,11 +308,12 @@ class Panes:
             for index, vector in panes.items():
                 # A pane is only as long as the last cell that was written in it.
                 known = cells < len(vector)
-                panes[index] = np.zeros(len(cells), np.int64)
+                panes[index] = np.zeros(len(cells), vector.dtype)
                 panes[index][known] = vector[cells[known]]
 
 
 def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
+    """The vector of a pane to add to: wide, and of this size at least."""
     vector = panes.get(index)
     if vector is None:
         vector = panes[index] = np.zeros(size, np.int64)
@@ -298,7 +322,20 @@ def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
         grown = np.zeros(size + size // 2, np.int64)
         grown[: len(vector)] = vector
         vector = panes[index] = grown
+    elif vector.dtype != np.int64:
+        vector = panes[index] = vector.astype(np.int64)
     return vector
+
+
+def _shrink(panes: dict[int, Counts]) -> None:
+    """Keep vectors in 32 bits a cell where no cell needs more: they are nearly all of the memory."""
+    for index, vector in panes.items():
+        if vector.dtype == np.int64 and (not len(vector) or vector.max() <= np.iinfo(np.int32).max):
+            panes[index] = vector.astype(np.int32)
+
+
+def _seconds(widths: tuple[int, ...]) -> str:
+    return " and ".join(f"{width / 1e9:g}" for width in widths)
 
 
 def condense(matrix: Counts) -> Counts:

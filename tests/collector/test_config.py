@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from otel_ml.errors import ConfigurationError
-from otel_ml_collector.config import DEFAULT, Config, load, parse
+from otel_ml_collector.config import DEFAULT, Config, Route, load, parse
 from otel_ml_collector.fields import Address
 from otel_ml_collector.settings import Debug, Otlp, OtlpHttp, Prometheus
 
@@ -61,15 +61,15 @@ def test_the_default_listens_on_this_machine_and_shows_drift_on_the_console_and_
 
 def test_the_example_file_is_valid():
     """The example that ships can be run as it is."""
-    config = load(str(EXAMPLE), {})
+    config = load([str(EXAMPLE)], {})
     assert isinstance(config.exporters["otlp"], Otlp)
 
 
-def test_the_configuration_in_the_readme_is_valid():
+def test_the_configurations_in_the_readme_are_valid():
     """What the collector's README shows can be copied."""
     blocks = re.findall(r"```yaml\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)
-    (whole,) = [block for block in blocks if "ml_drift" in block]
-    assert isinstance(read(whole).exporters["otlp"], Otlp)
+    whole = [read(block) for block in blocks if "ml_drift" in block]
+    assert [len(config.routes) for config in whole] == [0, 3]
 
 
 def test_a_protocol_without_a_body_is_on_and_one_that_is_not_named_is_off():
@@ -99,7 +99,7 @@ service:
   extensions: [health_check]
   pipelines:
     metrics: {receivers: [otlp, other], exporters: [otlp]}
-    traces: {receivers: [otlp], exporters: [otlp]}
+    spans: {receivers: [otlp], exporters: [otlp]}
 """)
     assert set(found) == {
         "receivers.otlp.protocols.http.endpoint",
@@ -120,7 +120,7 @@ service:
         "service.extensions.0",
         "service.pipelines.metrics.receivers.1",
         "service.pipelines.metrics.processors",
-        "service.pipelines.traces",
+        "service.pipelines.spans",
     }
     assert "did you mean length?" in found["processors.ml_drift/a.window.lenght"]
     assert "(line 7)" in found["processors.ml_drift/a.window.lenght"]
@@ -140,7 +140,6 @@ service:
         ("{baseline: {sources: [file]}}", "baseline.path", "is missing"),
         ("{baseline: {sources: [file], path: /does/not/exist}}", "baseline.path", "does not exist"),
         ("{baseline: {path: .}}", "baseline.sources", "[wire, file]"),
-        ("{forward: true}", "forward", "unknown key"),
         ("{fast: {psi: .inf}}", "fast.psi", "finite"),
         ("[]", "", "got []"),
     ],
@@ -175,6 +174,10 @@ def test_the_step_of_a_window_follows_from_its_type_and_length():
     assert read(with_drift("{window: {type: tumbling, length: 6h}}")).drift.window.steps() == 6 * 3600.0
 
 
+def shown(headers):
+    return {name: value.get_secret_value() for name, value in headers.items()}
+
+
 def test_variables_of_the_environment_are_filled_in_with_the_type_they_read_as():
     """A plain number from a variable is a number, a quoted one is text, `$$` is a dollar."""
     config = read(
@@ -195,7 +198,7 @@ exporters:
     exporter = config.exporters["otlp"]
     assert isinstance(exporter, Otlp)
     assert exporter.endpoint.target == "backend:14317"
-    assert exporter.headers == {"a": "12", "b": "${env:N}"}
+    assert shown(exporter.headers) == {"a": "12", "b": "${env:N}"}
     assert exporter.sending_queue.queue_size == 12
 
 
@@ -206,7 +209,7 @@ def test_a_variable_cannot_bring_structure_into_the_file():
     )
     exporter = config.exporters["otlphttp"]
     assert isinstance(exporter, OtlpHttp)
-    assert exporter.headers == {"key": "{a: [b]}"}
+    assert shown(exporter.headers) == {"key": "{a: [b]}"}
 
 
 def test_a_reference_that_is_not_one_to_the_environment_is_refused():
@@ -220,6 +223,14 @@ def test_the_value_of_a_header_is_not_shown():
     with pytest.raises(ConfigurationError) as caught:
         read(with_exporter("otlphttp: {endpoint: 'http://b:1', headers: {authorization: [s3cret]}}"))
     assert "exporters.otlphttp.headers.authorization" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_url_with_a_password_is_refused_without_it():
+    """It would be shown wherever the endpoint is."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(with_exporter("otlphttp: {endpoint: 'http://anna:s3cret@b:1'}"))
+    assert "use basicauth, or headers" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
@@ -248,7 +259,8 @@ def test_a_ca_file_must_hold_certificates(tmp_path, content):
     if content is not None:
         path.write_text(content)
     found = problems(with_exporter(f"otlp: {{endpoint: 'b:1', tls: {{ca_file: {path}}}}}"))
-    assert "holds no certificates" in found["exporters.otlp.tls.ca_file"]
+    expected = "cannot be read" if content is None else "holds no certificates"
+    assert f"{path} {expected}" in found["exporters.otlp.tls"]
 
 
 @pytest.mark.parametrize("endpoint", ["b", "b:0", ":4317", "ftp://b:1", "b:99999", "b:1/path"])
@@ -301,7 +313,7 @@ def test_a_key_that_is_given_twice_is_refused():
 def test_a_file_that_is_not_there_is_named(tmp_path):
     """The path and the way out."""
     with pytest.raises(ConfigurationError, match=r"none\.yaml: cannot be read: No such file"):
-        load(str(tmp_path / "none.yaml"), {})
+        load([str(tmp_path / "none.yaml")], {})
 
 
 def test_two_components_of_a_type_are_told_apart_by_their_names():
@@ -339,3 +351,141 @@ def test_windows_and_baselines_that_do_not_go_together_are_named(drift, path, sa
     found = problems(with_drift(drift))
     assert list(found) == [f"processors.ml_drift.{path}"]
     assert said in found[f"processors.ml_drift.{path}"]
+
+
+# --- pipelines of other signals ---------------------------------------------------------------------------
+
+PIPELINES = """
+receivers: {otlp: {protocols: {grpc: }}, otlp/b: {protocols: {http: {endpoint: "localhost:5000"}}}}
+processors: {ml_drift: {forward: FORWARD}, memory_limiter: {limit_mib: 100}}
+exporters: {otlp: {endpoint: "b:1"}, otlphttp: {endpoint: "http://b:1"}, debug: {}}
+service:
+  pipelines:
+    metrics: {receivers: [otlp], processors: [ml_drift], exporters: [otlp, debug]}
+    OTHERS
+"""
+
+
+def pipelines(others: str = "", forward: str = "false") -> str:
+    return PIPELINES.replace("OTHERS", others).replace("FORWARD", forward)
+
+
+def test_what_is_passed_on_follows_from_the_pipelines():
+    """Traces and logs by their own pipelines, metrics with forward: true, each to its exporters."""
+    config = read(pipelines("logs/x: {receivers: [otlp, otlp/b], exporters: [otlphttp]}", forward="true"))
+
+    assert config.routes == (
+        Route("metrics", ("otlp",), ("otlp",)),
+        Route("logs", ("otlp", "otlp/b"), ("otlphttp",)),
+    )
+    assert (config.drift_receivers, config.drift_exporters) == (("otlp",), ("otlp", "debug"))
+    assert list(config.exporters) == ["otlp", "debug", "otlphttp"]
+
+
+def test_without_forward_metrics_end_here():
+    """Drift goes out, the metrics it is made of do not."""
+    assert read(pipelines()).routes == ()
+
+
+@pytest.mark.parametrize(
+    ("others", "path", "words"),
+    [
+        (
+            "traces: {receivers: [otlp], processors: [ml_drift], exporters: [otlp]}",
+            "traces.processors",
+            "metrics only",
+        ),
+        ("traces: {receivers: [otlp], exporters: [debug]}", "traces.exporters.0", "otlp or otlphttp"),
+        ("metrics/b: {receivers: [otlp], exporters: [otlp]}", "metrics/b", "one metrics pipeline"),
+        ("metric: {receivers: [otlp], exporters: [otlp]}", "metric", "did you mean metrics?"),
+    ],
+)
+def test_pipelines_that_cannot_run_are_refused(others, path, words):
+    """With the path of the key and the way out."""
+    assert words in problems(pipelines(others))[f"service.pipelines.{path}"]
+
+
+def test_forward_needs_somewhere_to_pass_on_to():
+    """The console shows drift, it takes no metrics."""
+    text = pipelines(forward="true").replace("exporters: [otlp, debug]", "exporters: [debug]")
+    assert "forward: true" in problems(text)["service.pipelines.metrics.exporters"]
+
+
+def test_memory_limiter_comes_first():
+    """It refuses before anything is read; so the Collector's documentation asks for it, too."""
+    good = pipelines().replace("processors: [ml_drift]", "processors: [memory_limiter, ml_drift]")
+    bad = pipelines().replace("processors: [ml_drift]", "processors: [ml_drift, memory_limiter]")
+
+    memory = read(good).memory
+    assert memory is not None
+    assert (memory.limit_mib, memory.spike()) == (100, 20)
+    assert "must come first" in problems(bad)["service.pipelines.metrics.processors"]
+    spiky = good.replace("limit_mib: 100", "limit_mib: 100, spike_limit_mib: 100")
+    assert "must be below limit_mib" in problems(spiky)["processors.memory_limiter.spike_limit_mib"]
+
+
+# --- authenticators ---------------------------------------------------------------------------------------
+
+GUARDED = """
+extensions:
+  bearertokenauth: {token: "${env:TOKEN:-s3cret}"}
+  basicauth/server: {htpasswd: {inline: "anna:s3cret"}}
+  basicauth/client: {client_auth: {username: anna, password: s3cret}}
+  health_check: {}
+receivers: {otlp: {protocols: {grpc: {auth: {authenticator: RECEIVER}}}}}
+processors: {ml_drift: {}}
+exporters: {otlp: {endpoint: "b:1", auth: {authenticator: EXPORTER}}}
+service:
+  extensions: [bearertokenauth, basicauth/server, basicauth/client, health_check]
+  pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [otlp]}}
+"""
+
+
+def guarded(receiver: str, exporter: str) -> str:
+    return GUARDED.replace("RECEIVER", receiver).replace("EXPORTER", exporter)
+
+
+def test_receivers_and_exporters_name_their_authenticator():
+    """By the id of an extension that runs, as in the Collector; no secret shows in what was read."""
+    config = read(guarded("basicauth/server", "bearertokenauth"))
+
+    assert "s3cret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "exporter", "path", "words"),
+    [
+        ("basicauth/client", "bearertokenauth", "receivers.otlp.protocols.grpc", "has no htpasswd"),
+        ("bearertokenauth", "basicauth/server", "exporters.otlp", "has no client_auth"),
+        ("health_check", "bearertokenauth", "receivers.otlp.protocols.grpc", "is no authenticator"),
+        ("nobody", "bearertokenauth", "receivers.otlp.protocols.grpc", "not among service.extensions"),
+    ],
+)
+def test_authenticators_that_do_not_suit_are_refused(receiver, exporter, path, words):
+    """The one that names it is told."""
+    assert words in problems(guarded(receiver, exporter))[f"{path}.auth.authenticator"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("bearertokenauth: {}", "either token (or tokens) or filename"),
+        ("bearertokenauth: {token: a, filename: b}", "either token (or tokens) or filename"),
+        ("bearertokenauth: {token: [s3cret]}", "must be a valid string"),
+        ("bearertokenauth: {filename: /does/not/exist}", "cannot be read"),
+        ("basicauth: {}", "needs htpasswd"),
+        ("basicauth: {htpasswd: {inline: s3cret}}", "line 1 is not name:password"),
+        ("basicauth: {htpasswd: {inline: 'anna:$2y$05$s3cret'}}", "htpasswd -s"),
+        ("basicauth: {client_auth: {username: anna, passwrod: s3cret}}", "did you mean password?"),
+        ("basicauth: {client_auth: {username: anna, password: {a: s3cret}}}", "must be a valid string"),
+    ],
+)
+def test_authenticators_that_cannot_work_are_refused_without_their_secrets(body, words):
+    """The message says what is wrong, and never shows a secret."""
+    name = body.partition(":")[0]
+    text = MINIMAL.replace("service: {", f"extensions: {{{body}}}\nservice: {{extensions: [{name}], ")
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+
+    assert words in str(caught.value)
+    assert "s3cret" not in str(caught.value)

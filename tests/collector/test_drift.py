@@ -297,7 +297,7 @@ def test_a_constant_that_stays_is_no_drift() -> None:
     """A feature that is one value on both sides has no distance and nothing to test."""
     result = constant([0, 5000, 0], [0, 300, 0])
     assert {value for name, value in result.statistics.items() if name != "design_effect"} == {0.0}
-    assert result.cusum_step is None
+    assert result.cusum_steps == ()
     assert (result.p_value, result.spike) == (None, None)
     assert result.phi == 1
 

@@ -204,8 +204,22 @@ def test_a_feature_that_drifts_is_the_one_alarm_there_is() -> None:
     (pc1,) = [t for t in evaluation.targets if t.target == PC1]
     assert alarms(evaluation, "projection") == {}
     assert (pc1.evaluated, pc1.reason) == (False, "features_drift")
-    assert pc1.detail == "f0, f1, f2, … drifted, which moves it, too"
+    assert pc1.detail == "f0, f1, f2, … moved, which moves it, too"
     assert pc1.statistics["psi.excess"] > 0.25
+
+
+def test_a_feature_at_a_warning_holds_projections_back_as_well() -> None:
+    """It moves them as one that drifted does, only by less."""
+
+    def moved(random: np.random.Generator, number: int) -> NDArray[np.float64]:
+        X = correlated(random, number)
+        X[:, 3] += 0.4
+        return X
+
+    evaluation = served(fitted(), moved, engine(SPEC, POLICY))
+    assert alarms(evaluation, "feature") == {"f3": semconv.STATUSES.index("warning")}
+    reasons = {t.reason for t in evaluation.targets if t.target.kind == "projection"}
+    assert reasons == {"features_drift"}
 
 
 def test_what_was_counted_along_other_directions_is_not_compared() -> None:

@@ -59,6 +59,15 @@ def test_a_reference_is_not_renewed_while_its_target_drifts() -> None:
     assert target(found[-1]).status == 0
 
 
+def test_a_reference_is_not_renewed_while_a_rise_waits_for_its_second_evaluation() -> None:
+    """Else the window that drifted first would be what the next one is compared with."""
+    e = engine(DAILY, Policy(min_rows=100, min_reference_rows=200, consecutive=2), past="previous")
+    service = Service(T0)
+    serve(e, service, T0, T0 + 6 * S + S // 2, FEW)
+    found = finals(serve(e, service, T0 + 6 * S + S // 2, T0 + 12 * S + S // 2, LATE))
+    assert [target(one).status for one in found] == [0, 0, 2, 2]
+
+
 def test_a_rolling_reference_is_what_came_before_the_window() -> None:
     """All of its span, and nothing of the window itself."""
     spec = WindowSpec(

@@ -87,7 +87,14 @@ def test_a_segment_that_the_baseline_does_not_know_is_compared_with_its_own_past
     found = run(e, T0 + 26 * S, ("eu", 9 * FEW), ("us", SOME))
     first, last = found[0], found[-1]
     assert target(first, US).reason == "no_baseline"
+    assert target(first, US).detail == (
+        "the baseline does not know this segment, and it has no window of its own before this one yet"
+    )
     assert (target(last, US).evaluated, target(last, US).status) == (True, 0)
+    assert target(last, US).detail.endswith(
+        "; the baseline does not know this segment, it is compared with its own previous window"
+    )
+    assert "segment" not in target(last).detail
     e = engine()
     send(e, reference(EVEN, T0), now=T0)
     service_found = run(e, T0 + 22 * S, ("us", 5 * FEW))

@@ -12,7 +12,8 @@ from pointbatches import EVEN, T0, S, Service, batch
 from otel_ml.baseline import Baseline
 from otel_ml_collector import config, service
 from otel_ml_collector.emit import BATCH
-from otel_ml_collector.intake import Overloaded
+from otel_ml_collector.exporter import OtlpExporter
+from otel_ml_collector.limiter import Overloaded
 
 CONFIG = """
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
@@ -70,12 +71,14 @@ async def test_what_goes_out_is_split_into_requests_that_backends_take() -> None
         pod.rows(EVEN)
         running._consume(batch(pod.report(START + S)))
     clock.now = START + 3 * S
+    await running.start()
     await running.tick()
-    (exporter,) = running._exporters.values()
+    (exporter,) = running._parts.of(OtlpExporter).values()
     sizes = [item.points for item in exporter.queue._items]
     assert len(sizes) > 1
     assert max(sizes) == BATCH
     assert sum(sizes) == len(running._gauges)
+    await running.stop(0)
 
 
 async def test_a_full_reorder_buffer_asks_senders_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,16 @@ def test_other_effects_near_their_limit_hold_too(result: DriftResult, status: in
     assert run([result] * 3, Held(1))[-1] == status
 
 
+def test_a_warning_becomes_drifted_by_a_margin_only() -> None:
+    """A drift between the two limits does not go up and down with the noise of the window."""
+    small = {"rows": 504, "values": 504, "s": 1 / 5000 + 1 / 504}
+    near, far = values(0.1, 0.21, **small), values(0.1, 0.25, **small)  # the margin is 1.645 · √s/2 = 0.038
+    assert run([near]) == [2]
+    assert run([near, far], Held(1)) == [1, 2]
+    verdict = one(near, Held(1))
+    assert (verdict.reason, verdict.detail.partition(" and ")[0]) == ("psi", "PSI excess 0.1 ≥ 0.1")
+
+
 def test_windows_with_too_few_rows_hold_everything() -> None:
     """A small window leaves status, clear count and streak as they were."""
     low = values(0.0, values=150)
@@ -257,21 +267,27 @@ def test_fast_lane_needs_all_three(fast: DriftResult) -> None:
 
 def test_a_small_difference_that_lasts_is_a_warning() -> None:
     """The cumulative sum raises a warning at most, says so, and holds it until it is clearly below its limit."""
-    verdict = judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow(12.3)})[X]
+    verdict = judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow((12.3,))})[X]
     assert (verdict.status, verdict.reason, verdict.p_value) == (1, "slow", None)
     assert verdict.detail == "a small difference that lasts: cumulative sum 12 ≥ 12 over 5,200 rows"
-    assert judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow(24.0)})[X].status == 1
+    assert judge({X: values(0.05)}, {}, POLICY, final=True, slow={X: Slow((24.0,))})[X].status == 1
     statuses, held = [], {X: Held(1)}
     for score in (10.0, 9.0, 8.0):
-        verdict = judge({X: values(0.05)}, held, POLICY, final=True, slow={X: Slow(score)})[X]
+        verdict = judge({X: values(0.05)}, held, POLICY, final=True, slow={X: Slow((score,))})[X]
         statuses.append(verdict.status)
         held = {X: verdict.held}
     assert statuses == [1, 1, 0]
 
 
+def test_the_largest_sum_counts() -> None:
+    """Sums of shifts up and down stand beside that of any change."""
+    slow = added(Slow((1.0, 2.0, 11.5)), replace(values(0.05), cusum_steps=(-3.0, 0.5, 1.0)), 0, "")
+    assert (slow.sums, slow.score) == ((0.0, 2.5, 12.5), 12.5)
+
+
 def test_a_larger_effect_is_the_reason_beside_a_slow_one() -> None:
     """What has drifted is called so, whatever has added up."""
-    verdict = judge({X: values(0.41)}, {}, POLICY, final=True, slow={X: Slow(20.0)})[X]
+    verdict = judge({X: values(0.41)}, {}, POLICY, final=True, slow={X: Slow((20.0,))})[X]
     assert (verdict.status, verdict.reason) == (2, "psi")
 
 
@@ -284,29 +300,29 @@ def test_windows_that_share_rows_add_up_once() -> None:
     """Of windows that slide by an hour, one in 24 goes into the sum."""
     slow = Slow()
     for start in range(49):
-        slow = added(slow, replace(values(0.05), cusum_step=2.0), start)
+        slow = added(slow, replace(values(0.05), cusum_steps=(2.0,)), start)
     assert (slow.score, slow.until) == (6.0, 72)
 
 
 @pytest.mark.parametrize(
     "result",
     [
-        replace(values(0.05, values=150), cusum_step=5.0),
-        replace(values(0.05, reference_values=400), cusum_step=5.0),
+        replace(values(0.05, values=150), cusum_steps=(5.0,)),
+        replace(values(0.05, reference_values=400), cusum_steps=(5.0,)),
         values(0.05),
     ],
     ids=["few rows", "small baseline", "nothing to test"],
 )
 def test_a_window_that_says_nothing_leaves_the_sum(result: DriftResult) -> None:
     """Too few rows, or one cell, neither add nor reset."""
-    before = Slow(7.0, 24, "b")
+    before = Slow((7.0,), 24, "b")
     assert added(before, result, 24) == before
 
 
 def test_the_sum_starts_anew_with_another_baseline() -> None:
     """Only then: what was summed up is the distance to the old one."""
-    window = replace(values(0.05), cusum_step=1.0)
-    assert added(Slow(7.0, 24, "a"), window, 24) == Slow(1.0, 48, "b")
+    window = replace(values(0.05), cusum_steps=(1.0,))
+    assert added(Slow((7.0,), 24, "a"), window, 24) == Slow((1.0,), 48, "b")
 
 
 # --- calibration ------------------------------------------------------------------------------------------

@@ -145,6 +145,24 @@ def test_keeping_cells_renumbers_them_in_every_pane() -> None:
     assert total(panes, 0, 10 * S, 2) == [3, 11]
 
 
+def test_counts_of_any_size_are_kept_exactly() -> None:
+    """Panes at rest are kept in 32 bits where these are enough, and hold what is added later all the same."""
+    spec = WindowSpec(length=24, step=1, fast_length=1, max_age=24)
+    panes = Panes(spec)
+    most = 2**31 - 1
+    add(panes, T := 1000 * S, most, 1, 2**40)
+    add(panes, T + S, most, 2, 0)
+    panes.roll(T + 5 * S)
+    add(panes, T, 1, 3)  # late
+    add(panes, T + S, most, 0, 7)
+    panes.roll(T + 7 * S)
+    assert total(panes, T - S, T, 3) == [most + 1, 4, 2**40]
+    assert total(panes, T, T + S, 3) == [2 * most, 2, 7]
+    panes.keep(np.array([2, 0]))
+    add(panes, T + S, 5)
+    assert total(panes, T - S, T + S, 2) == [2**40 + 12, 3 * most + 1]
+
+
 def test_condensed_panes_keep_their_counts() -> None:
     """Up to 47 panes stay; more are added up in neighbouring groups."""
     few, many = np.arange(94).reshape(47, 2), np.arange(1000).reshape(500, 2)

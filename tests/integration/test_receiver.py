@@ -7,6 +7,7 @@ import gzip
 import http.client
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,7 +15,9 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from integration.senders import (
+    EXPORT,
     PROTOBUF,
+    SMALL,
     Batches,
     body,
     call,
@@ -96,8 +99,8 @@ async def test_real_exporters_are_understood(
 
     assert result is MetricExportResult.SUCCESS
     assert batches.points() == {"ml.inference.rows": [3], "ml.x": [0, 1, 0]}
-    assert receiver.counters["otelcol_receiver_accepted_metric_points"] == {transport: 2}
-    assert sum(receiver.counters["otelcol_receiver_refused_metric_points"].values()) == 0
+    assert receiver.counts.accepted == {transport: 2}
+    assert sum(receiver.counts.refused.values()) == 0
 
 
 async def test_exporter_tries_again_after_overload(receiver: Receiver, batches: Batches) -> None:
@@ -138,10 +141,8 @@ async def test_rejected_points_make_a_partial_success(receiver: Receiver, batche
     assert ExportMetricsServiceResponse.FromString(answer) == rpc
     assert rpc.partial_success.rejected_data_points == 3
     assert rpc.partial_success.error_message == "3 data points rejected: out_of_range 1, streams 2"
-    assert receiver.counters == {
-        "otelcol_receiver_accepted_metric_points": {"grpc": 3, "http": 3},
-        "otelcol_receiver_refused_metric_points": {"grpc": 3, "http": 3},
-    }
+    assert receiver.counts.accepted == {"grpc": 3, "http": 3}
+    assert receiver.counts.refused == {"grpc": 3, "http": 3}
     assert receiver.counts.rejected == {"streams": 4, "out_of_range": 2}
 
 
@@ -204,7 +205,7 @@ async def test_overload_asks_to_come_back(receiver: Receiver, batches: Batches) 
     packed = RetryInfo()
     assert Status.FromString(answer).details[0].Unpack(packed)
     assert packed == info
-    assert receiver.counters["otelcol_receiver_refused_metric_points"] == {"grpc": 3, "http": 3}
+    assert receiver.counts.refused == {"grpc": 3, "http": 3}
 
 
 async def test_failing_engine_is_not_the_senders_fault(
@@ -243,7 +244,7 @@ async def test_other_grpc_services_are_unimplemented(receiver: Receiver, service
         (405, {"method": "GET"}),
         (405, {"method": "PUT"}),
         (415, {"headers": {}}),
-        (415, {"headers": {"Content-Type": "application/json"}}),
+        (400, {"headers": {"Content-Type": "application/json"}}),
         (415, {"headers": {**PROTOBUF, "Content-Encoding": "zstd"}}),
         (400, {"headers": {**PROTOBUF, "Content-Encoding": "gzip"}}),
         (400, {"headers": {**PROTOBUF, "Content-Encoding": "gzip"}, "data": gzip.compress(body())[:-4]}),
@@ -257,17 +258,6 @@ async def test_http_statuses(receiver: Receiver, expected: int, changes: dict[st
     status, _, _ = await post(receiver, **{"data": body(), **changes})
 
     assert status == expected
-
-
-async def test_json_senders_are_told_the_way_out(receiver: Receiver) -> None:
-    """A sender of OTLP/JSON reads what is supported and what to set."""
-    _, answer, headers = await post(receiver, b"{}", {"Content-Type": "application/json"})
-
-    assert headers["content-type"].startswith("text/plain")
-    assert answer.decode() == (
-        "unsupported media type 'application/json', supported: application/x-protobuf; "
-        "set the exporter's protocol to http/protobuf\n"
-    )
 
 
 async def test_chunked_bodies_are_read(receiver: Receiver, batches: Batches) -> None:
@@ -328,3 +318,52 @@ async def test_sender_that_hangs_up_does_no_harm(
     assert (await post(receiver, body()))[0] == 200
     assert len(batches.taken) == 1
     assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
+
+
+# --- what is under way --------------------------------------------------------------------------------------
+
+
+async def test_a_sender_with_too_much_under_way_is_asked_to_wait(batches: Batches) -> None:
+    """Over both protocols together, with the time to wait: 429 over HTTP, UNAVAILABLE over gRPC."""
+    async with running(batches, replace(SMALL, max_requests=4, read_timeout=5.0)) as receiver:
+        reader, writer = await asyncio.open_connection("127.0.0.1", receiver.http_port)
+        head = "POST /v1/metrics HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
+        writer.write(f"{head}Content-Length: {len(body())}\r\n\r\n".encode() + body()[:1])
+        status = 200
+        while status == 200:  # until the head has been read
+            status, answer, headers = await post(receiver, body())
+        error = await refused(receiver, body())
+        writer.write(body()[1:])
+        first = await reader.read(12)
+        writer.close()
+        await writer.wait_closed()
+
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert Status.FromString(answer).message.startswith("one sender has 1 requests under way")
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert RetryInfo.FromString(trailers(error)["google.rpc.retryinfo-bin"]).retry_delay.seconds == 1
+        assert first == b"HTTP/1.1 200"
+        assert (await post(receiver, body()))[0] == 200
+
+
+async def test_a_grpc_call_without_a_message_ends(receiver: Receiver) -> None:
+    """One that never sends it is cut off with a code that may be retried; one that ends without it is told."""
+    never = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    async def none() -> AsyncIterator[bytes]:
+        for message in ():
+            yield message
+
+    codes = []
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+        for messages in (nothing(), none()):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_unary(EXPORT)(messages, timeout=10)
+            codes.append(caught.value.code())
+    never.set()
+
+    assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INVALID_ARGUMENT]

@@ -16,7 +16,7 @@ from integration.sink import Sink
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 DRIFTED = (200, 800, 3000, 6000)
-QUEUE = 'otelcol_exporter_queue_size{exporter="otlp"}'
+QUEUE = 'otelcol_exporter_queue_size{data_type="metrics",exporter="otlp"}'
 SHARES = [(a / sum(REFERENCE), c / sum(DRIFTED)) for a, c in zip(REFERENCE, DRIFTED, strict=True)]
 PSI = sum((q - p) * log(q / p) for p, q in SHARES)
 
@@ -261,7 +261,7 @@ def test_a_backend_that_is_away_does_not_stop_the_receivers_and_gets_what_it_mis
         )
         with Collector(tmp_path, config(name, body)) as collector:
             collector.send(traffic(DRIFTED))
-            queue = f'otelcol_exporter_queue_size{{exporter="{name}"}}'
+            queue = f'otelcol_exporter_queue_size{{data_type="metrics",exporter="{name}"}}'
             eventually(lambda: _value(collector.get("prometheus"), queue) >= 2)
             assert collector.send(traffic()) == 200
             assert sink.metrics() == []

@@ -109,7 +109,7 @@ def test_compare_gives_only_finite_numbers(pair, panes, states, categorical, sca
     chances = [*result.state_p_values.values(), *([] if result.p_value is None else [result.p_value])]
     assert all(isfinite(number) and number >= 0 for number in numbers)
     assert all(isfinite(value) for value in result.statistics.values())
-    assert result.cusum_step is None or isfinite(result.cusum_step)
+    assert all(isfinite(step) for step in result.cusum_steps)
     assert all(0 <= p <= 1 for p in chances)
     assert {"psi", "psi.excess"} <= result.statistics.keys()
     assert ("ks" in result.statistics) == (not categorical)

@@ -1,0 +1,167 @@
+"""OTLP over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+import grpc
+from grpc import aio
+
+from .access import Access
+from .health import HealthServicer, register_health
+from .intake import Intake, Refusal
+from .limiter import Admission, Overloaded
+from .limits import ReceiverLimits
+from .server import close_sockets, open_sockets, parse_endpoint
+from .signals import Signal
+
+_LOOK = 0.1
+"""Seconds between two looks at a message that is under way."""
+_Context = aio.ServicerContext[bytes, bytes]
+_Handler = Callable[[Any, _Context], Awaitable[bytes]]
+
+
+class GrpcSide:
+    """A gRPC server in front of an intake, from `start` to `stop`."""
+
+    def __init__(
+        self, endpoint: str, intake: Intake, limits: ReceiverLimits, admission: Admission, access: Access
+    ) -> None:
+        self._endpoint = endpoint
+        self._intake = intake
+        self._limits = limits
+        self._admission = admission
+        self._access = access
+        self._server: aio.Server | None = None
+        self._health: HealthServicer | None = None
+        self.port: int | None = None
+
+    async def start(self) -> None:
+        """Accept requests from here on. Raises ConfigurationError when the endpoint is taken."""
+        if self._access.tls is not None:
+            self._access.tls.check()
+        addresses = _bindable(self._endpoint)
+        self._server = server = aio.server(options=_options(self._limits))
+        for signal in self._intake.signals():
+            # As a stream of one message, which is the same on the wire: who may not come in is turned away
+            # before the message is read. And raw bytes: generated code answers INTERNAL to bad protobuf.
+            handlers = {"Export": grpc.stream_unary_rpc_method_handler(self._handler(signal))}
+            handler = grpc.method_handlers_generic_handler(signal.service, handlers)
+            server.add_generic_rpc_handlers((handler,))
+        self._health = register_health(server)
+        _, port = parse_endpoint(self._endpoint)
+        for address in addresses:
+            port = self._bind(server, f"{address}:{port}")
+        await server.start()
+        self.port = port
+
+    def renew(self) -> None:
+        """Certificates are read again by gRPC itself, before a handshake."""
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, let running requests end for up to `grace` seconds."""
+        if self._server is not None and self._health is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(grace)
+
+    def _bind(self, server: aio.Server, address: str) -> int:
+        tls = self._access.tls
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.grpc_credentials())
+
+    def _handler(self, signal: Signal) -> _Handler:
+        async def export(_: Any, context: _Context) -> bytes:
+            try:
+                return await self._export(signal, context)
+            except Refusal as refusal:
+                await _abort(context, refusal)
+            except Overloaded as error:
+                await _abort(context, Refusal.of(error))
+
+        return export
+
+    async def _export(self, signal: Signal, context: _Context) -> bytes:
+        self._authorize(context)
+        self._limits.admit()
+        with self._admission.request(_address(context.peer())) as hold:
+            body = await self._message(context)
+            hold(len(body))
+            return (await self._intake.export(body, transport="grpc", signal=signal)).protobuf()
+
+    def _authorize(self, context: _Context) -> None:
+        auth = self._access.auth
+        if auth is None:
+            return
+        given = dict(context.invocation_metadata() or ()).get(auth.header, "")
+        if not auth.allows(given if isinstance(given, str) else ""):
+            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"the sender must give {auth.challenge}")
+
+    async def _message(self, context: _Context) -> bytes:
+        """The message; a sender that takes its time is cut off at the timeout, or as soon as memory is short."""
+        timeout = self._limits.read_timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        reading = asyncio.ensure_future(context.read())
+        try:
+            while not reading.done():
+                if loop.time() >= deadline:
+                    raise _too_slow(timeout)
+                await asyncio.wait({reading}, timeout=min(_LOOK, timeout))
+                if not reading.done():
+                    self._limits.admit()
+        finally:
+            reading.cancel()
+        body = reading.result()
+        if not isinstance(body, bytes):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
+        return body
+
+
+def _too_slow(timeout: float) -> Refusal:
+    return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, f"the message did not arrive within {timeout:g} s")
+
+
+def _options(limits: ReceiverLimits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.max_recv_msg_size),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        ("grpc.so_reuseport", 0),
+        # Pings more often than this, three times over, end the connection.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(1000 * limits.min_ping_interval)),
+        ("grpc.http2.max_ping_strikes", 2),
+        # A sender that is gone without a word is noticed.
+        ("grpc.keepalive_time_ms", round(1000 * limits.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", round(1000 * limits.keepalive_timeout)),
+        ("grpc.server_handshake_timeout_ms", round(1000 * limits.idle_timeout)),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 64 * 1024),
+    ]
+
+
+def _address(peer: str) -> str:
+    """Who is at the other end, as HTTP says it: `ipv4:127.0.0.1:4711` → `127.0.0.1`."""
+    return unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]")
+
+
+async def _abort(context: _Context, refusal: Refusal) -> NoReturn:
+    trailers = [("grpc-status-details-bin", refusal.status().SerializeToString())]
+    if (info := refusal.retry_info()) is not None:
+        # The one the Python SDK reads.
+        trailers.append(("google.rpc.retryinfo-bin", info.SerializeToString()))
+    await context.abort(refusal.code, refusal.message, tuple(trailers))
+
+
+def _bindable(endpoint: str) -> list[str]:
+    """Addresses of the endpoint for gRPC, once they are seen to be free.
+
+    Left to itself gRPC is content when it gets one address of a name, and would not say that another program
+    has the one that senders use.
+    """
+    sockets = open_sockets(endpoint)
+    addresses = [str(opened.getsockname()[0]) for opened in sockets]
+    close_sockets(sockets)
+    return [f"[{address}]" if ":" in address else address for address in addresses]
