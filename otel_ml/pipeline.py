@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import _guard, config
+from . import _guard, config, ending
 from .errors import ConfigurationError
 from .events import has_logs
 from .producer import Producer
@@ -29,16 +31,22 @@ generation = 0
 """Grows when the producer or a provider is replaced; observers then connect anew."""
 
 _lock = threading.Lock()
+_ends_known = False
 _producer: Producer | None = None
 _tracer_provider: TracerProvider | None = None
 _meter_provider: MeterProvider | None = None
 _logger_provider: LoggerProvider | None = None
+_held = False
+"""Whether the producer and the providers stay as they are, whatever `use` and `configure` are told."""
 
 
 def producer() -> Producer:
     """The producer of this process."""
-    global _producer
+    global _producer, _ends_known
     with _lock:
+        if not _ends_known:
+            ending.flush_in_libraries(_flush_untold)
+            _ends_known = True
         if _producer is None:
             settings = config.settings()
             _producer = Producer(
@@ -67,6 +75,8 @@ def use(
 ) -> None:
     """Use these providers instead of the global ones; None leaves the one in use."""
     global _meter_provider, _tracer_provider, _logger_provider, generation
+    if _held:
+        return
     if meter_provider is not None:
         _meter_provider = meter_provider
     made = producer()  # here: created on the first prediction, in a callback of a meter, it would deadlock
@@ -77,6 +87,24 @@ def use(
     if logger_provider is not None:
         _logger_provider = logger_provider
     generation += 1
+
+
+@contextmanager
+def replaced(
+    producer: Producer, meters: MeterProvider, tracers: TracerProvider, loggers: LoggerProvider
+) -> Iterator[None]:
+    """Record through these and no others inside; afterwards through what there was before."""
+    global _producer, _meter_provider, _tracer_provider, _logger_provider, _held, generation
+    before = _producer, _meter_provider, _tracer_provider, _logger_provider, _held
+    _producer, _meter_provider, _tracer_provider, _logger_provider, _held = (
+        producer, meters, tracers, loggers, True,
+    )  # fmt: skip
+    generation += 1
+    try:
+        yield
+    finally:
+        _producer, _meter_provider, _tracer_provider, _logger_provider, _held = before
+        generation += 1
 
 
 def reset() -> None:
@@ -96,7 +124,11 @@ def force_flush(timeout_millis: int = 10_000) -> bool:
 
     True when there is a provider to export through and each one there is says it did.
     """
-    producer().drain()
+    counted = producer()
+    with _guard.guard("attach"):
+        counted.follow()
+    counted.drain()
+    counted.untold = False
     providers: tuple[Any, ...] = (
         _meter_provider or metrics.get_meter_provider(),
         _tracer_provider or trace.get_tracer_provider(),
@@ -107,7 +139,17 @@ def force_flush(timeout_millis: int = 10_000) -> bool:
         flushed.append(False)
         with _guard.guard("flush"):
             flushed[-1] = bool(flush(timeout_millis))
-    return bool(flushed) and all(flushed)
+    done = bool(flushed) and all(flushed)
+    counted.untold |= not done
+    return done
+
+
+def _flush_untold() -> None:
+    """For the end of a process: one that has counted nothing, as many a child, does not wait for a backend."""
+    if _producer is not None:
+        _producer.drain()
+        if _producer.untold:
+            force_flush()
 
 
 # --- setting up -------------------------------------------------------------------------------------------
@@ -116,18 +158,22 @@ def force_flush(timeout_millis: int = 10_000) -> bool:
 def configure(service_name: str | None = None) -> None:
     """Set up tracer, meter and logger providers from the OTEL_* variables, for an application that has none.
 
-    `service_name` stands where OTEL_SERVICE_NAME does not. With no exporter and no endpoint in the environment,
-    spans, events and a table of metrics are printed to the console. A provider that the application has set is
-    left as it is. The logger provider carries events of otel-ml; the application's own log messages are not
-    touched.
+    With no exporter and no endpoint in the environment, spans, events and a table of metrics are printed to the
+    console. A provider that the application has set is left as it is. The logger provider carries events of
+    otel-ml; the application's own log messages are not touched.
+
+    service_name: the `service.name` of the Resource, under which a backend has the service.
+
+    The providers send what is left when the interpreter ends. They may be set up before a fork: a child has
+    connections of its own.
 
     Raises `ConfigurationError` when a variable names an exporter that is not installed.
     """
     from opentelemetry.sdk.resources import Resource
 
-    given = (
-        {} if service_name is None or os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service_name}
-    )
+    if _held:
+        return
+    given = {} if service_name is None else {"service.name": service_name}
     resource = Resource.create(given)
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         _configure_traces(resource)
@@ -140,13 +186,32 @@ def configure(service_name: str | None = None) -> None:
         _configure_logs(resource)
 
 
+class _Exporter:
+    """An exporter that a forked child makes anew: on the connections of its parent both would talk at once."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._process = os.getpid()
+        self._made = make()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._process != os.getpid():
+            self._parents = self._made  # kept: its end would end the parent's connections
+            self._process, self._made = os.getpid(), self._make()
+        return getattr(self._made, name)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._made)  # it passes for what it stands for
+
+
 def _configure_traces(resource: Resource) -> None:
     from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
     provider = SDKTracerProvider(resource=resource)
     for name in _exporters("TRACES"):
-        exporter = _load("opentelemetry_traces_exporter", name)()
+        exporter: Any = _Exporter(_load("opentelemetry_traces_exporter", name))
         at_once = name == _CONSOLE
         provider.add_span_processor(
             SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
@@ -160,7 +225,7 @@ def _configure_logs(resource: Resource) -> None:
 
     provider = SDKLoggerProvider(resource=resource)
     for name in _exporters("LOGS"):
-        exporter = _load("opentelemetry_logs_exporter", name)()
+        exporter: Any = _Exporter(_load("opentelemetry_logs_exporter", name))
         at_once = name == _CONSOLE
         provider.add_log_record_processor(
             SimpleLogRecordProcessor(exporter) if at_once else BatchLogRecordProcessor(exporter)
@@ -214,8 +279,11 @@ def _load(group: str, name: str) -> Any:
 def _reader(name: str) -> Any:
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-    made = _load("opentelemetry_metrics_exporter", name)()
-    return made if isinstance(made, MetricReader) else PeriodicExportingMetricReader(made)
+    make: Any = _load("opentelemetry_metrics_exporter", name)
+    if isinstance(make, type) and issubclass(make, MetricReader):  # as that of Prometheus
+        return make()
+    exporter: Any = _Exporter(make)
+    return PeriodicExportingMetricReader(exporter)
 
 
 def post_instrument() -> None:

@@ -13,9 +13,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -23,11 +23,10 @@ from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     MetricReader,
     MetricsData,
-    ResourceMetrics,
 )
 from opentelemetry.sdk.resources import Resource
 
-from . import _guard, semconv, wire
+from . import _guard, identity, readers, semconv, wire
 from ._version import __version__
 from .capture import Capture, Pending
 from .model import Model
@@ -59,6 +58,16 @@ class _Reader:
     baseline_sent: int = 0
 
 
+class Overview(NamedTuple):
+    """What a producer holds, for those who look at it."""
+
+    models: list[tuple[Model, str]]
+    """With an operation each."""
+    series: list[Series[Any]]
+    readers: list[tuple[str, bool]]
+    """Class, and whether it is one of Prometheus."""
+
+
 class Producer:
     """Every capture of this process and the way its counts leave. Thread-safe; survives fork."""
 
@@ -83,20 +92,27 @@ class Producer:
         self._readers: weakref.WeakKeyDictionary[MetricReader, _Reader] = weakref.WeakKeyDictionary()
         self._provider = meter_provider
         self._instance = str(uuid.uuid4())
-        self._parents_instance: object = None
-        self._forked = False
+        self._given_instance: str | None = None
+        self._parents_instance: str | None = None
+        self.untold = False
+        """True when something was counted since this was set to False, as what flushes does."""
         self._wake = threading.Event()
         self._flusher: threading.Thread | None = None
         self._collected = clock()
         self._closed = False
+        self._consumer: weakref.ref[Any] | None = None
+        if readers.disabled():
+            self._switch_off()
         self._install()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_weakly(self._after_fork))
+            os.register_at_fork(before=_weakly(self._before_fork), after_in_child=_weakly(self._after_fork))
 
     # --- the way in
 
     def capture(self, model: Model, operation: str) -> Capture:
         """The queue for `operation` of `model`; equal identities share their counts."""
+        with _guard.guard("attach"):
+            self.follow()
         with self._lock:
             identity = _identity(model)
             if identity not in self._tallies and len(self._tallies) >= MAX_MODELS:
@@ -131,11 +147,21 @@ class Producer:
     ) -> None:
         """Count truths that arrived together, as `Truths.add` takes them."""
         with self._lock:
+            self.untold = True
             self._truths.add(model, source, labels, delays)
+
+    def overview(self) -> Overview:
+        """Models, series and readers so far; what is queued is counted first."""
+        self.drain()
+        with self._lock:
+            models = [(self._tallies[key[:-1]][0], key[-1]) for key in self._captures if key]
+            told = [(type(reader).__name__, state.prometheus) for reader, state in self._readers.items()]
+            return Overview(models, list(self._ledger), told)
 
     def drain(self) -> None:
         """Count everything that is queued."""
         with self._lock:
+            self.untold |= self._pending.bytes > 0
             self._pending.bytes = 0
             for capture in list(self._captures.values()):
                 with _guard.guard("drain"):
@@ -173,16 +199,22 @@ class Producer:
             "a reader, or call otel_ml.configure()",
         )
 
+    def _switch_off(self) -> None:
+        self._pending.idle = True
+        _guard.say_once(
+            "disabled", "OTEL_SDK_DISABLED=true: predictions are made, and nothing is recorded of them"
+        )
+
     def close(self) -> None:
         """Detach from every reader."""
         self._closed = True
         self._wake.set()
         self._detach()
 
-    def _detach(self) -> None:
-        for reader in list(self._readers):
-            reader.__dict__.pop("_receive_metrics", None)
-        self._readers.clear()
+    def _detach(self, keep: Collection[MetricReader] = ()) -> None:
+        for reader in [reader for reader in list(self._readers) if reader not in keep]:
+            readers.release(reader)
+            self._readers.pop(reader, None)
 
     # --- the way out
 
@@ -190,16 +222,37 @@ class Producer:
         """Export through `meter_provider` instead of the global one."""
         if meter_provider is not self._provider:
             self._detach()
-            self._provider = meter_provider
+            self._provider, self._consumer = meter_provider, None
             self._install()
 
+    def follow(self) -> None:
+        """Find the readers before they collect, and move on when another provider stands where one was, as a test
+        may put it there. Never from a callback: what it makes needs the locks of a provider."""
+        consumer = readers.consumer_of(self._in_use)
+        before = None if self._consumer is None else self._consumer()
+        if consumer is not None and consumer is not before:
+            moved = self._consumer is not None
+            self._consumer = weakref.ref(consumer)
+            if moved:
+                # a wrapping provider has taken our gauge along: what its readers were told is not told again
+                self._detach(keep=readers.readers_of(self._in_use))
+                self._install()
+        self._attach()
+
+    @property
+    def _in_use(self) -> MeterProvider:
+        return self._provider or metrics.get_meter_provider()
+
     def _install(self) -> None:
-        meter = metrics.get_meter(semconv.SDK_SCOPE, __version__, meter_provider=self._provider)
+        # kept: a wrapping provider may hold what it made weakly, and then forget it when it is set up anew
+        self._meter = meter = metrics.get_meter(semconv.SDK_SCOPE, __version__, meter_provider=self._provider)
         self._collections = meter.create_counter(*_described(semconv.COLLECTIONS))
         self._collect_duration = meter.create_histogram(*_described(semconv.COLLECT_DURATION))
         name, unit, description = _described(semconv.QUEUE_SIZE)
         callback = _WeakCallback(self._on_collect)
-        meter.create_observable_gauge(name, callbacks=[callback], unit=unit, description=description)
+        self._queue_size = meter.create_observable_gauge(
+            name, callbacks=[callback], unit=unit, description=description
+        )
 
     def _on_collect(self) -> Iterable[Observation]:
         """Runs before every collection of every reader."""
@@ -211,6 +264,8 @@ class Producer:
         self._pending.idle = False
         with _guard.guard("attach"):
             self._attach()
+            if not self._readers:
+                self._say_unreachable()
         with _guard.guard("collect"):
             self.drain()
             self._collections.add(1)
@@ -218,39 +273,49 @@ class Producer:
         return [Observation(waiting)]
 
     def _attach(self) -> None:
-        for reader in _readers_of(self._provider or metrics.get_meter_provider()):
-            if reader not in self._readers:
-                module = type(reader).__module__
-                self._readers[reader] = _Reader(prometheus="prometheus" in module, since=self._ledger.mark)
-                _intercept(reader, self)
+        with self._lock:
+            for reader in readers.readers_of(self._in_use):
+                if reader not in self._readers:
+                    prometheus = "prometheus" in type(reader).__module__
+                    state = self._readers[reader] = _Reader(prometheus, since=self._ledger.mark)
+                    readers.intercept(reader, _adding(self, state))
+
+    def _say_unreachable(self) -> None:
+        _guard.say_once(
+            "unreachable",
+            "the readers of %s cannot be found, so counts of rows, scores and features leave through none of them; a "
+            "provider that stands before the SDK's must hold it as an attribute",
+            type(self._in_use).__name__,
+        )
 
     @property
     def readers(self) -> int:
         """How many readers collect from this process."""
         return len(self._readers)
 
-    def add_to(self, reader: MetricReader, data: MetricsData) -> MetricsData:
+    def add_to(self, reader: MetricReader, state: _Reader, data: MetricsData) -> MetricsData:
         """`data` with our metrics; `data` itself when anything of ours fails."""
         try:
             with self._lock:
-                if reader not in self._readers:  # detached while this collection was under way
+                if self._readers.get(reader) is not state:  # detached while this collection was under way
                     return data
-                return replace(data, resource_metrics=[*data.resource_metrics, self._produce(reader, data)])
+                self.drain()  # also where a provider does not run the callback of our gauge
+                return self._produce(reader, data)
         except Exception as error:
             _guard.failed("produce", error)
             return data
 
-    def _produce(self, reader: MetricReader, data: MetricsData) -> ResourceMetrics:
+    def _produce(self, reader: MetricReader, data: MetricsData) -> MetricsData:
         state = self._readers[reader]
         now = self._clock()
         self._count_ourselves()
         told: dict[Series[Any], Any] = {}
-        points = self._points(state, now, _wants_delta(data), told)
+        points = self._points(state, now, readers.wants_delta(reader, data), told)
         produced = wire.metrics(points, prometheus=state.prometheus)
         baseline_due = self._baseline_due(state, now)
         if baseline_due:
             produced += wire.baselines([model for model, _ in self._tallies.values()], now)
-        made = wire.resource_metrics(self._resource(data), produced)
+        made = wire.joined(data, wire.resource_metrics(self._resource(data), produced))
         # only now is it told: after a failure the next delta holds what this one would have held
         state.told.update(told)
         state.since, state.collections = now, state.collections + 1
@@ -261,15 +326,22 @@ class Producer:
     def _points(
         self, state: _Reader, now: int, delta: Mapping[str, bool], told: dict[Series[Any], Any]
     ) -> Iterator[wire.Point]:
+        wanted = readers.exemplar_filter(self._in_use)
         for series in self._ledger:
+            exemplars = [
+                one for one in getattr(series.sketch, "exemplars", {}).values()
+                if one.time_unix_nano > state.since and wanted(one, series.attributes)
+            ]  # fmt: skip
             if not delta[series.metric.kind]:
-                yield wire.Point(series, series.sketch, series.start, now, AggregationTemporality.CUMULATIVE)
+                yield wire.Point(
+                    series, series.sketch, series.start, now, AggregationTemporality.CUMULATIVE, exemplars
+                )
                 continue
             earlier = state.told.get(series)
             start = series.start if earlier is None else state.since
             sketch = series.sketch.copy() if earlier is None else series.sketch.minus(earlier)
             told[series] = series.sketch.copy()
-            yield wire.Point(series, sketch, start, now, AggregationTemporality.DELTA)
+            yield wire.Point(series, sketch, start, now, AggregationTemporality.DELTA, exemplars)
 
     def _count_ourselves(self) -> None:
         for metric, counts in ((semconv.ERRORS, _guard.errors), (semconv.DROPPED, _guard.dropped)):
@@ -282,20 +354,27 @@ class Producer:
         return state.collections < BASELINE_FIRST or now - state.baseline_sent >= BASELINE_EVERY
 
     def _resource(self, data: MetricsData) -> Resource:
-        resource = data.resource_metrics[0].resource if data.resource_metrics else Resource.create({})
-        given = resource.attributes.get(semconv.SERVICE_INSTANCE_ID)
-        if given is not None and not (self._forked and given == self._parents_instance):
-            if not self._forked:
-                self._parents_instance = given
+        if data.resource_metrics:
+            resource = data.resource_metrics[0].resource
+        else:
+            resource = readers.resource_of(self._in_use) or Resource.create({})
+        given = identity.instance_of(resource)
+        if given is not None and given not in (self._parents_instance, identity.inherited()):
             return resource
         return resource.merge(Resource({semconv.SERVICE_INSTANCE_ID: self._instance}))
+
+    def _before_fork(self) -> None:
+        with _guard.guard("fork"):
+            resource = readers.resource_of(self._in_use)  # looked up only: locks are held around a fork
+            self._given_instance = None if resource is None else identity.instance_of(resource)
 
     def _after_fork(self) -> None:
         """A child starts at zero under an identity of its own; what the parent queued is the parent's."""
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._flusher = None
-        self._forked = True
+        self._parents_instance = self._given_instance
+        self.untold = False
         self._instance = str(uuid.uuid4())
         self._pending.bytes = 0
         for capture in self._captures.values():
@@ -303,7 +382,8 @@ class Producer:
         now = self._clock()
         self._collected = now
         self._ledger.restart(now)
-        for state in self._readers.values():
+        for reader, state in list(self._readers.items()):
+            readers.renew_locks(reader)
             state.told.clear()
             state.since, state.collections = now, 0
 
@@ -321,43 +401,14 @@ def _described(metric: semconv.Metric) -> tuple[str, str, str]:
     return metric.name, metric.unit, metric.description
 
 
-def _wants_delta(data: MetricsData) -> dict[str, bool]:
-    """Whether this reader wants deltas for counters and for histograms, read off our own two instruments."""
-    wanted = {"counter": False, "histogram": False}
-    for resource in data.resource_metrics:
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                kind = {semconv.COLLECTIONS.name: "counter", semconv.COLLECT_DURATION.name: "histogram"}.get(
-                    metric.name
-                )
-                if kind is not None and scope.scope.name == semconv.SDK_SCOPE:
-                    temporality = getattr(metric.data, "aggregation_temporality", None)
-                    wanted[kind] = temporality == AggregationTemporality.DELTA
-    return wanted
-
-
-def _readers_of(provider: Any) -> list[MetricReader]:
-    """The readers of an SDK provider, looking through wrapping ones; the one private access of otel-ml."""
-    for _ in range(8):
-        consumer = getattr(provider, "_measurement_consumer", None)
-        if consumer is not None:
-            return list(consumer._reader_storages)
-        provider = getattr(provider, "provider", None) or getattr(provider, "_real_meter_provider", None)
-    return []
-
-
-def _intercept(reader: MetricReader, producer: Producer) -> None:
-    original = reader._receive_metrics
+def _adding(producer: Producer, state: _Reader) -> readers.Add:
     owner = weakref.ref(producer)
-    me = weakref.ref(reader)
 
-    def receive(metrics_data: MetricsData, *args: Any, **kwargs: Any) -> None:
-        found, producing = me(), owner()
-        if found is not None and producing is not None:
-            metrics_data = producing.add_to(found, metrics_data)
-        original(metrics_data, *args, **kwargs)
+    def add(reader: MetricReader, data: MetricsData) -> MetricsData:
+        found = owner()
+        return data if found is None else found.add_to(reader, state, data)
 
-    reader._receive_metrics = receive  # type: ignore[method-assign]
+    return add
 
 
 class _WeakCallback:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     ExponentialHistogram,
@@ -13,6 +14,7 @@ from opentelemetry.sdk.metrics.export import (
     Histogram,
     HistogramDataPoint,
     Metric,
+    MetricsData,
     NumberDataPoint,
     ResourceMetrics,
     ScopeMetrics,
@@ -48,6 +50,7 @@ class Point:
     start: int
     time: int
     temporality: AggregationTemporality
+    exemplars: Sequence[Exemplar] = ()
 
 
 def metrics(points: Iterable[Point], *, prometheus: bool = False) -> list[Metric]:
@@ -113,7 +116,7 @@ def _explicit(point: Point) -> HistogramDataPoint:
     assert isinstance(point.sketch, Buckets)
     return _histogram(
         point.series.attributes, point.start, point.time, point.sketch.bounds.tolist(), point.sketch.counts.tolist(),
-        point.sketch.sum,
+        point.sketch.sum, point.exemplars,
     )  # fmt: skip
 
 
@@ -124,6 +127,7 @@ def _histogram(
     bounds: list[float],
     counts: list[int],
     total: float | None,
+    exemplars: Sequence[Exemplar] = (),
 ) -> HistogramDataPoint:
     return HistogramDataPoint(
         attributes=attributes,
@@ -135,6 +139,7 @@ def _histogram(
         explicit_bounds=bounds,
         min=None,  # type: ignore[arg-type]  # optional on the wire
         max=None,  # type: ignore[arg-type]
+        exemplars=exemplars,
     )
 
 
@@ -248,7 +253,29 @@ def _reference_states(
 
 
 def resource_metrics(resource: Resource, produced: Sequence[Metric]) -> ResourceMetrics:
-    """`produced` under our scope and `resource`."""
+    """`produced` under our scope and `resource`; no scope when nothing was produced."""
     scope = InstrumentationScope(semconv.SDK_SCOPE, __version__)
-    scoped = ScopeMetrics(scope=scope, metrics=list(produced), schema_url="")
-    return ResourceMetrics(resource=resource, scope_metrics=[scoped], schema_url=resource.schema_url)
+    scoped = [ScopeMetrics(scope=scope, metrics=list(produced), schema_url="")] if produced else []
+    return ResourceMetrics(resource=resource, scope_metrics=scoped, schema_url=resource.schema_url)
+
+
+def joined(data: MetricsData, ours: ResourceMetrics) -> MetricsData:
+    """`data` and `ours`, each Resource and each scope in it once: of two that are equal an exporter sends the last."""
+    if not ours.scope_metrics:
+        return data
+    told = [
+        _with(theirs, ours) if theirs.resource == ours.resource else theirs
+        for theirs in data.resource_metrics
+    ]
+    apart = all(theirs.resource != ours.resource for theirs in data.resource_metrics)
+    return replace(data, resource_metrics=[*told, ours] if apart else told)
+
+
+def _with(theirs: ResourceMetrics, ours: ResourceMetrics) -> ResourceMetrics:
+    scopes = {one.scope: one for one in theirs.scope_metrics}
+    for one in ours.scope_metrics:
+        before = scopes.get(one.scope)
+        scopes[one.scope] = (
+            one if before is None else replace(before, metrics=[*before.metrics, *one.metrics])
+        )
+    return replace(theirs, scope_metrics=list(scopes.values()))

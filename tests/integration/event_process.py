@@ -12,7 +12,8 @@ from otel_ml.ids import CallId
 from otel_ml.model import Model
 from otel_ml.prediction import NOTHING, Outcome, Prediction
 from otel_ml.rows import Rows
-from otel_ml.sampling import Random, select
+from otel_ml.sampling import Random
+from otel_ml.sampling.coin import select
 
 otel_ml.configure("scoring")
 model = Model("churn", "3", task="classification")

@@ -22,13 +22,25 @@ from otel_ml import Baseline, semconv
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN_HERE = {
     "auto_instrumented.py",
+    "batch_parquet.py",
     "decorated_function.py",
     "fastapi_service.py",
+    "flask_service.py",
+    "gunicorn_service.py",
     "make_baseline.py",
     "per_segment.py",
     "shadow_deployment.py",
+    "test_churn.py",
     "uncertainty_labelling.py",
 }
+RUN_ELSEWHERE = {
+    "mlflow_model.py": "libraries/test_mlflow.py",
+    "onnx_model.py": "libraries/test_onnxruntime.py",
+    "xgboost_native.py": "libraries/test_xgboost.py",
+}
+"""Examples that need a library of their own, and the file of their test."""
+RUN_BY_HAND = {"bentoml_service.py", "keras_model.py", "ray_serve.py", "torch_model.py"}
+"""Examples that need more than CI installs, and say so."""
 
 COLLECTOR = """
 receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
@@ -113,10 +125,14 @@ def last(requests: Sequence[Any], name: str, *keys: str) -> dict[Any, int]:
 
 def test_every_example_is_run_here() -> None:
     """An example that no test runs is a defect."""
-    assert {path.name for path in EXAMPLES.glob("*.py")} == RUN_HERE
+    assert {path.name for path in EXAMPLES.glob("*.py")} == (RUN_HERE | RUN_ELSEWHERE.keys() | RUN_BY_HAND)
+    for example in RUN_BY_HAND:
+        assert "Not run by the project's CI" in (EXAMPLES / example).read_text()
+    for example, test in RUN_ELSEWHERE.items():
+        assert f'run("{example}"' in (EXAMPLES.parent / "tests" / test).read_text()
 
 
-@pytest.mark.parametrize("example", sorted(RUN_HERE))
+@pytest.mark.parametrize("example", sorted(RUN_HERE | RUN_ELSEWHERE.keys()))
 def test_docstring_says_what_how_and_what_is_printed(example: str) -> None:
     """The first thing a reader sees: what it shows, the command that runs it, what it prints."""
     said = ast.get_docstring(ast.parse((EXAMPLES / example).read_text()))
@@ -284,3 +300,8 @@ def test_per_segment_adds_up() -> None:
     found = dict(re.findall(r"^(\S+) +(\d+) rows", run("per_segment.py"), re.M))
     assert found.keys() == {"eu", "us", "__other__"}
     assert sum(map(int, found.values())) == 10_000
+
+
+def test_tests_of_a_service_pass() -> None:
+    """The five tests of the example pass, with warnings as errors."""
+    assert run("test_churn.py").startswith(".....")

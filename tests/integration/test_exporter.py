@@ -124,7 +124,7 @@ async def test_requests_arrive_as_they_were_offered(tmp_path, protocol):
             grpc_settings(sink.grpc_endpoint) if protocol == "grpc" else http_settings(sink.http_endpoint)
         )
         exporter = OtlpExporter("backend", settings)
-        exporter.start()
+        await exporter.start()
         for _ in range(3):
             exporter.queue.offer(Item(DATA, 1))
         await exporter.stop(10)
