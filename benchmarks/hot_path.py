@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 
+import otel_ml
 from benchmarks import samplers
 from benchmarks._measure import DRAINS, Case, Cost, measure, median_call, medians
 from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, answering, bare, scene
@@ -22,6 +24,10 @@ from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, answering, bare, sc
 ATTRIBUTES = {"ml.model.name": "churn", "ml.model.version": "3", "ml.operation.name": "predict"}
 TEN = {f"ml.attribute.{i}": i for i in range(10)}
 ROUNDS = 9
+SPAN = "SDK span, 10 attributes"
+OFF = "otel-ml, spans off"
+BESIDE = "the same, and a bare SDK span"
+SAMPLED = "otel-ml, span after the call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,14 @@ def main() -> None:
     frames = pandas_rows(stage)
     if frames:
         show(frames, base="bare call", unit="counter.add, 3 attributes", title="a pandas row, spans off")
+    estimators = one_row_of_estimators(stage, labels)
     batches = batch(stage, predict)
     show(
         batches, base="bare call", unit="LogisticRegression.predict", title=f"a call of {BATCH} x {FEATURES}"
     )
     waited = foreground(stage, predict)
+    show_forms(batches, waited)
+    show_estimators(estimators)
     sampled = samplers.show(stage, ROUNDS)
     targets = [*single_targets(single), *sampler_targets(sampled), *batch_targets(batches, waited)]
     print(f"\n{DRAINS} drains in every timed region of otel-ml; medians of {ROUNDS} rounds")
@@ -80,10 +89,10 @@ def one_row(stage: Scene, predict: Callable[[object], object]) -> dict[str, Cost
         {
             "bare call": Case(lambda: nothing(row), 10_000),
             "counter.add, 3 attributes": Case(lambda: counter.add(1, ATTRIBUTES), 5_000),
-            "SDK span, 10 attributes": Case(_stock_span(stage), 2_000),
+            SPAN: Case(_stock_span(stage), 2_000),
             "stock: span + 30 records": Case(_stock_way(stage, row), 400),
-            "otel-ml, spans off": Case(lambda: watched["off"](row), 10_000, every=stage.drain),
-            "otel-ml, span after the call": Case(lambda: watched["sampled"](row), 10_000, every=stage.drain),
+            OFF: Case(lambda: watched["off"](row), 10_000, every=stage.drain),
+            SAMPLED: Case(lambda: watched["sampled"](row), 10_000, every=stage.drain),
             "otel-ml, span around the call": Case(lambda: watched["all"](row), 10_000, every=stage.drain),
             "LogisticRegression.predict": Case(lambda: predict(row), 500),
         },
@@ -137,10 +146,57 @@ def pandas_rows(stage: Scene) -> dict[str, Cost]:
     )
 
 
+def one_row_of_estimators(stage: Scene, labels: np.ndarray) -> dict[str, dict[str, float]]:
+    """What `otel_ml.instrument()` adds to a call of one row of LogisticRegression, as shares of the call, by spans.
+
+    Between rounds it is switched off, so that both ways are measured on the same object. CPU time, with
+    a drain in the timed region.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    row = stage.X[:1].copy()
+    added: dict[str, dict[str, list[float]]] = {}
+    for spans in ("off", "sampled"):
+        made = LogisticRegression().fit(stage.X, labels)
+        otel_ml.register(made, name=f"lr {spans}", version="3", baseline=stage.baseline, spans=spans)
+        shares = added.setdefault(spans, {"predict": [], "predict_proba": []})
+        for _ in range(ROUNDS):
+            plain = _one_row_calls(made, row, None)
+            otel_ml.instrument()
+            watched = _one_row_calls(made, row, stage.drain)
+            otel_ml.uninstrument()
+            for name, found in shares.items():
+                found.append(watched[name].cpu[0] / plain[name].cpu[0] - 1)
+    return {
+        spans: {name: float(np.median(found)) for name, found in shares.items()}
+        for spans, shares in added.items()
+    }
+
+
+def _one_row_calls(model: Any, row: np.ndarray, drain: Callable[[], object] | None) -> dict[str, Cost]:
+    # a copy, for a second operation on the same object would not count its rows again
+    other = row.copy()
+    return measure(
+        {
+            "predict": Case(lambda: model.predict(row), 480, after=drain),
+            "predict_proba": Case(lambda: model.predict_proba(other), 480, after=drain),
+        },
+        rounds=1,
+    )
+
+
+def show_estimators(added: Mapping[str, Mapping[str, float]]) -> None:
+    """Print what auto-instrumentation adds to one row."""
+    print(f"\n1 x {FEATURES}, LogisticRegression under otel_ml.instrument(): added CPU, % of the bare call")
+    for spans, found in added.items():
+        shares = "".join(f"{name:>16} {100 * share:5.1f}" for name, share in found.items())
+        print(f"{'with a span' if spans == 'sampled' else 'no span':12}{shares}")
+
+
 def single_targets(costs: Mapping[str, Cost]) -> list[Target]:
     """The targets of one row."""
     net = {name: cost.minus(costs["bare call"]) for name, cost in costs.items()}
-    ours = net["otel-ml, spans off"]
+    ours = net[OFF]
     return [
         Target(
             f"1 x {FEATURES}: all but the span, per counter.add with 3 attributes",
@@ -148,7 +204,7 @@ def single_targets(costs: Mapping[str, Cost]) -> list[Target]:
         ),
         Target(
             f"1 x {FEATURES}: whole call with a sampled span, per bare SDK span with 10 attributes",
-            max(net["otel-ml, span after the call"].over(net["SDK span, 10 attributes"])), 1.25,
+            max(net[SAMPLED].over(net[SPAN])), 1.25,
         ),
         Target(
             f"1 x {FEATURES}: the stock way, per all but the span",
@@ -176,22 +232,31 @@ def batch(stage: Scene, predict: Callable[[object], object]) -> dict[str, Cost]:
     """Costs of a call of many rows, all told: every drain and a collection are in the timed region."""
     batches = cycle(stage.batches(4))  # a call that repeats its rows teaches the processor their order
     nothing = bare(BATCH)
-    watched = {spans: stage.observed(spans, BATCH) for spans in ("off", "sampled")}
 
-    def ours(spans: str) -> Case:
-        return Case(
-            lambda: watched[spans](next(batches)), 240, every=stage.drain, after=stage.reader.get_metrics_data
-        )
+    def ours(call: Callable[[Any], object]) -> Case:
+        return Case(lambda: call(next(batches)), 240, every=stage.drain, after=stage.reader.get_metrics_data)
 
     return measure(
         {
             "bare call": Case(lambda: nothing(next(batches)), 10_000),
             "LogisticRegression.predict": Case(lambda: predict(next(batches)), 240),
-            "otel-ml, spans off": ours("off"),
-            "otel-ml, span after the call": ours("sampled"),
+            SPAN: Case(_stock_span(stage), 2_000),
+            **{name: ours(call) for name, call in _forms(stage, nothing).items()},
         },
         rounds=ROUNDS,
     )
+
+
+def _forms(stage: Scene, model: Callable[[Any], object]) -> dict[str, Callable[[Any], object]]:
+    """The model observed without a span, with a bare one beside it, which nothing of ours can make cheaper, and with
+    one of ours."""
+    off, sampled, span = stage.watch(model, "off"), stage.watch(model, "sampled"), _stock_span(stage)
+
+    def beside(X: Any) -> None:
+        off(X)
+        span()
+
+    return {OFF: off, BESIDE: beside, SAMPLED: sampled}
 
 
 def foreground(stage: Scene, predict: Callable[[object], object]) -> dict[str, float]:
@@ -201,7 +266,7 @@ def foreground(stage: Scene, predict: Callable[[object], object]) -> dict[str, f
     the flusher's thread. Beside it what no recording of the rows with a span can do without: a span, a copy.
     """
     model = answering(predict, BATCH)
-    watched = {spans: stage.watch(model, spans) for spans in ("off", "sampled")}
+    watched = _forms(stage, model)
     blocks = cycle([np.empty((BATCH, FEATURES)) for _ in range(8)])
     calls = {"model": model, **watched}
     parts = {
@@ -225,20 +290,36 @@ def _ignoring(call: Callable[[], object]) -> Callable[[object], object]:
     return lambda _: call()
 
 
+def cell(costs: Mapping[str, Cost], name: str) -> float:
+    """CPU time of a form of the call of many rows, all told: nanoseconds a cell."""
+    return float(np.median(costs[name].minus(costs["bare call"]).cpu)) / (BATCH * FEATURES)
+
+
 def batch_targets(costs: Mapping[str, Cost], waited: Mapping[str, float]) -> list[Target]:
-    """The targets of many rows."""
-    net = costs["otel-ml, span after the call"].minus(costs["bare call"])
-    cell = float(np.median(net.cpu)) / (BATCH * FEATURES)
+    """The targets of many rows: both hold for the whole call, with its span; beside them the call without one."""
+    many = f"{BATCH} x {FEATURES}"
     return [
-        Target(f"{BATCH} x {FEATURES}: all but the span, % of the model", 100 * waited["off"], 25),
-        Target(f"{BATCH} x {FEATURES}: whole call with a span, % of the model", 100 * waited["sampled"], 25),
-        Target(f"{BATCH} x {FEATURES}: CPU all told with a span, ns a cell", cell, 6),
+        Target(f"{many}: foreground, the whole call with a span, % of the model", 100 * waited[SAMPLED], 25),
+        Target(f"{many}: foreground without a span, % of the model", 100 * waited[OFF], 25),
+        Target(f"{many}: CPU all told with a span, ns a cell", cell(costs, SAMPLED), 6),
+        Target(f"{many}: CPU all told without a span, ns a cell", cell(costs, OFF), 6),
     ]
+
+
+def show_forms(costs: Mapping[str, Cost], waited: Mapping[str, float]) -> None:
+    """Print what many rows cost without a span, with a bare one and with one of otel-ml, side by side."""
+    print(f"\n{BATCH} x {FEATURES}{'':28}{'no span':>10}{'bare span':>11}{'with span':>11}{'target':>8}")
+    forms = OFF, BESIDE, SAMPLED
+    for title, limit, found in (
+        ("foreground, % of the model", 25, [100 * waited[name] for name in forms]),
+        ("CPU all told, ns a cell", 6, [cell(costs, name) for name in forms]),
+    ):
+        print(f"{title:37}{found[0]:10.1f}{found[1]:11.1f}{found[2]:11.1f}{limit:8}")
 
 
 def show_limits(single: Mapping[str, Cost], waited: Mapping[str, float]) -> None:
     """Print what is left when everything of ours is taken away."""
-    span = single["SDK span, 10 attributes"].microseconds
+    span = float(np.median(single[SPAN].cpu)) / 1000
     print(f"\nwhere the limit of {BATCH} x {FEATURES} is, in the same run")
     print(
         f"{100 * waited['span']:8.1f}  % of the model: a bare SDK span with 10 attributes, after the model ran"

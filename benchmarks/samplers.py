@@ -21,7 +21,8 @@ from otel_ml import pipeline, sampling
 from otel_ml.model import Model
 from otel_ml.prediction import Outcome, Prediction
 from otel_ml.rows import Rows
-from otel_ml.sampling import SamplerLike, keep
+from otel_ml.sampling import SamplerLike
+from otel_ml.sampling.keeping import keep
 
 COUNTER = "counter.add, 3 attributes"
 BARE = "bare call"

@@ -1,4 +1,4 @@
-"""Writes docs/telemetry.md from `otel_ml.semconv`, and the table of settings in docs/deployment.md.
+"""Writes docs/telemetry.md, docs/api.md and docs/settings.md from the code.
 
 python docs/generate.py           write them
 python docs/generate.py --check   exit 1 when a file is not what this script would write
@@ -7,18 +7,16 @@ python docs/generate.py --check   exit 1 when a file is not what this script wou
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 
-from otel_ml import config, semconv
+import _api
+
+from otel_ml import semconv
 from otel_ml.semconv import Metric
 
 DOCS = Path(__file__).parent
-BEGIN, END = "<!-- settings: written by docs/generate.py -->", "<!-- settings: end -->"
 
 INTRODUCTION = """\
 # Telemetry
@@ -126,53 +124,20 @@ def _states() -> Iterator[str]:
     yield "its state."
 
 
-def settings() -> str:
-    """The table of the SDK's own environment variables."""
-    said = _docstrings()
-    lines = [*_row("variable", "default", "what it does"), *_row(*["---"] * 3)]
-    for item in fields(config.Settings):
-        default = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
-        shown = f"`{default}`" if default else "none"
-        lines += _row(f"`{item.metadata['environment']}`", shown, said[item.name])
-    return "\n".join(lines)
-
-
-def _docstrings() -> dict[str, str]:
-    """The string below each field of `Settings`."""
-    body = ast.parse(inspect.getsource(config.Settings)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for statement, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
-            assert isinstance(statement.target, ast.Name)
-            assert isinstance(below.value, ast.Constant)
-            found[statement.target.id] = str(below.value.value)
-    return found
-
-
 def _row(*cells: str) -> list[str]:
     return ["| " + " | ".join(cells) + " |"]
-
-
-def deployment() -> str:
-    """docs/deployment.md with its table of settings written anew."""
-    text = (DOCS / "deployment.md").read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"docs/deployment.md has lost {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n\n{settings()}\n\n{END}{after}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files, or with --check compare; the exit code."""
     parser = argparse.ArgumentParser(
-        description="Writes docs/telemetry.md and a table in docs/deployment.md."
+        description="Writes docs/telemetry.md, docs/api.md and docs/settings.md."
     )
     parser.add_argument("--check", action="store_true", help="only compare, exit 1 when a file is stale")
     check = parser.parse_args(arguments).check
     stale = []
-    for name, text in {"telemetry.md": telemetry(), "deployment.md": deployment()}.items():
+    pages = {"telemetry.md": telemetry(), "api.md": _api.api(), "settings.md": _api.settings()}
+    for name, text in pages.items():
         path = DOCS / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

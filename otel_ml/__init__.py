@@ -2,7 +2,7 @@
 
 import otel_ml
 
-otel_ml.instrument()                    # every scikit-learn model, nothing else to do
+otel_ml.instrument()                    # every model of the libraries it knows, nothing else to do
 
 @otel_ml.observe(model="churn", version="3", baseline="churn.baseline.json")
 def predict(X): ...                     # or name one function yourself

@@ -89,10 +89,30 @@ def guard(place: str, rows: int = 0) -> Iterator[None]:
         failed(place, error, rows)
 
 
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Start with nothing said and counted; afterwards it is as before."""
+    with _lock:
+        kept = set(_said), errors.copy(), dropped.copy()
+        _forget()
+    try:
+        yield
+    finally:
+        with _lock:
+            _forget()
+            _said.update(kept[0])
+            errors.update(kept[1])
+            dropped.update(kept[2])
+
+
 def reset() -> None:
     """Forget what was said and counted (tests, and a forked child)."""
     global _lock
     _lock = threading.RLock()
+    _forget()
+
+
+def _forget() -> None:
     _said.clear()
     errors.clear()
     dropped.clear()

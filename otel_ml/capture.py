@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.trace import SpanContext
 
 from . import _guard
+from ._frames import joined
 from ._spare import LARGE, Lease, Spare
 from .columns import SparseColumns, Table, is_sparse, stacked, table, without_default_names
 from .model import Model
 from .prediction import Answer, Outcome, read_outcome
 from .segment import bare
 from .snapshot import ENTRY_BYTES, Unread, row_count, settled, size_of, snapshot
-from .tally import Tally
+from .tally import Example, Tally
 
 _F8, _F4, _I8, _I4 = (np.dtype(code) for code in ("f8", "f4", "i8", "i4"))
 _PLAIN = frozenset((_F8, _F4, _I8, _I4))
@@ -28,9 +30,9 @@ Plain = tuple["bytes | Lease", tuple[int, ...], "np.dtype[Any]"]
 Layout = tuple[tuple[int, ...], "np.dtype[Any]"]
 """What plain matrices must share to be joined: their shape without the rows, and dtype."""
 _PIECE_BYTES = 2**16
-_WAKE_BYTES = 2**21
-"""Waiting bytes at which counting begins: what waits is still in the cache then, and the copies of large matrices
-go round in memory that is."""
+_WAKE_BYTES = 3 * 2**20
+"""Waiting bytes at which counting begins: what waits is still near the cache then, and the copies of large matrices
+go round in memory that is. With less, what every drain costs is shared by fewer rows."""
 
 
 class Pending:
@@ -53,7 +55,9 @@ class Pending:
 class Capture:
     """The queue of one operation of one model. `take` before the call, `put` after it, `drain` to count."""
 
-    __slots__ = ("_decisions", "_failures", "_model", "_operation", "_pending", "_queue", "_tally", "skipped")
+    __slots__ = (
+        "_decisions", "_failures", "_model", "_operation", "_pending", "_queue", "_tally", "examples", "skipped",
+    )  # fmt: skip
 
     def __init__(self, model: Model, operation: str, tally: Tally, pending: Pending) -> None:
         self._model = model
@@ -63,6 +67,8 @@ class Capture:
         self._queue: list[tuple[Any, Any, int]] = []
         self._failures: list[tuple[int, str]] = []
         self._decisions: list[Mapping[tuple[str, bool], int]] = []
+        self.examples: dict[int, Example] = {}
+        """One for each power of two of nanoseconds, about a bucket of the durations; of failures below 0."""
         self.skipped = 0
         """Calls that were only counted because nobody collects."""
 
@@ -109,6 +115,13 @@ class Capture:
         if not self._pending.idle:
             self._decisions.append(rows)
 
+    def exemplify(self, span: SpanContext, begun: int, duration: int, error_type: str | None) -> None:
+        """Keep `span`, if it is sampled, as an example of calls that took about so long; `begun` is of
+        `time.perf_counter_ns`."""
+        if span.trace_flags.sampled:
+            size = duration.bit_length()
+            self.examples[size if error_type is None else -size] = span, begun, duration, error_type
+
     def drain(self) -> None:
         """Count everything that is queued. The caller holds the producer's lock."""
         n = len(self._queue)
@@ -118,6 +131,8 @@ class Capture:
         del self._failures[: len(failures)]
         decisions = self._decisions[:]
         del self._decisions[: len(decisions)]
+        examples = list(self.examples.values())
+        self.examples.clear()
         if self.skipped:
             _guard.drop(self._pending.reason, self.skipped)
             self.skipped = 0
@@ -133,6 +148,9 @@ class Capture:
             except BaseException:  # also when an interrupt ends it: they are in no queue any more
                 _guard.drop("failed_drain", sum(rows_in(entry[0], self._model.width) for entry in entries))
                 raise
+        if examples and (entries or failures):
+            with _guard.guard("examples"):
+                self._tally.add_examples(self._operation, examples)
 
     def _count(self, entries: list[tuple[Any, Any, int]]) -> None:
         inputs, outputs, durations = zip(*entries, strict=True)
@@ -145,6 +163,7 @@ class Capture:
         self._queue.clear()
         self._failures.clear()
         self._decisions.clear()
+        self.examples.clear()
         self.skipped = 0
 
     def _drain_inputs(self, inputs: Sequence[Any]) -> int:
@@ -156,7 +175,7 @@ class Capture:
             with _guard.guard("features", given):
                 self._tally.add_matrices(_pieces(form, entries))
         tables: dict[Any, list[Table]] = {}
-        for taken in _sparse_stacked(others):
+        for taken in joined(_sparse_stacked(others)):
             made = self._table(taken)
             rows += made.rows
             if isinstance(made, Table):
@@ -265,17 +284,17 @@ def _gathered(outputs: list[Any]) -> list[Any]:
 
 def _settled(output: Any) -> tuple[Any, int]:
     """An output as it can wait in the queue, and roughly its bytes."""
+    if type(output) is Answer:
+        own, operation, nested = output
+        (own, size), (nested, more) = _settled(own), _settled(nested)
+        return Answer(own, operation, nested), size + more
     if type(output) is np.ndarray and output.ndim:
         dtype = output.dtype
-        if dtype is _F8 or dtype in _PLAIN:
+        if dtype is _I8 or dtype is _F8 or dtype in _PLAIN:
             data = output.tobytes()
             return (data, output.shape, dtype), len(data)
         if dtype.kind in "bU":  # labels, mostly
             return output.copy(), output.nbytes
-    if type(output) is Answer:
-        own, size = _settled(output.output)
-        nested, more = _settled(output.nested)
-        return Answer(own, output.operation, nested), size + more
     if type(output) is Outcome:  # made for the queue: its arrays are nobody else's
         arrays = output.scores, output.labels, output.probabilities
         return output, sum([values.nbytes for values in arrays if values is not None])

@@ -85,3 +85,71 @@ def settings() -> Settings:
 
         logging.getLogger("otel_ml").error("%s; the defaults are used", error)
         return Settings()
+
+
+# --- OpenTelemetry's own ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of OpenTelemetry that matters to otel-ml. It is read by `configure()`, by OpenTelemetry's SDK and
+    by its exporters; where an application sets its providers up itself, by these only."""
+
+    name: str
+    default: str
+    """For people; empty where there is none."""
+    text: str
+    argument: str = ""
+    """The argument that goes before it."""
+
+
+_SIGNALS = "`_METRICS_`, `_TRACES_` and `_LOGS_` after `OTLP` make it that of one signal"
+
+VARIABLES = (
+    Variable(
+        "OTEL_SERVICE_NAME", "`unknown_service`", "`service.name`; drift is kept apart by it",
+        "configure(service_name=)",
+    ),
+    Variable(
+        "OTEL_RESOURCE_ATTRIBUTES", "", "`deployment.environment.name=prod,service.namespace=shop`; drift is kept "
+        "apart by these, too",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "", "where metrics, spans and events go; without it, and without an exporter "
+        f"below, `configure()` prints them; {_SIGNALS}",
+    ),
+    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc`", f"or `http/protobuf`; {_SIGNALS}"),
+    Variable("OTEL_EXPORTER_OTLP_HEADERS", "", "`authorization=Bearer%20…`, sent with every request"),
+    Variable("OTEL_EXPORTER_OTLP_TIMEOUT", "`10`", "seconds for an export with all its attempts"),
+    Variable("OTEL_EXPORTER_OTLP_COMPRESSION", "none", "or `gzip`"),
+    Variable("OTEL_EXPORTER_OTLP_CERTIFICATE", "the system's", "file of the authority that signed the backend's"),
+    Variable(
+        "OTEL_EXPORTER_OTLP_INSECURE", "`false`", "gRPC without TLS, for an endpoint that begins with neither "
+        "`http://` nor `https://`",
+    ),
+    Variable(
+        "OTEL_METRICS_EXPORTER", "`otlp` with an endpoint", "`otlp`, `prometheus`, `console`, `none`, several with "
+        "commas",
+    ),
+    Variable("OTEL_TRACES_EXPORTER", "`otlp` with an endpoint", "`otlp`, `console`, `none`"),
+    Variable("OTEL_LOGS_EXPORTER", "`otlp` with an endpoint", "the same, for events"),
+    Variable("OTEL_METRIC_EXPORT_INTERVAL", "`60000`", "milliseconds between exports of metrics"),
+    Variable(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "`cumulative`", "or `delta`, which costs the service a "
+        "copy of each series, and what is not delivered is lost",
+    ),
+    Variable(
+        "OTEL_TRACES_SAMPLER", "`parentbased_always_on`", "the head sampler of spans; metrics and events do not "
+        "depend on it",
+    ),
+    Variable(
+        "OTEL_BLRP_MAX_QUEUE_SIZE", "`2048`", "events that wait to be sent; the SDK drops what is beyond"
+    ),
+    Variable("OTEL_EXPORTER_PROMETHEUS_PORT", "`9464`", "where a Prometheus exporter serves its page"),
+    Variable(
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "", "names that `opentelemetry-instrument` leaves out: "
+        "`otel_ml_sklearn`",
+    ),
+    Variable("OTEL_SDK_DISABLED", "`false`", "`true` switches telemetry off: models predict, nothing is recorded"),
+)  # fmt: skip
+"""In the order of docs/settings.md."""

@@ -90,15 +90,19 @@ class ConsoleEvents(LogRecordExporter):
 
 
 def describe_event(record: ReadableLogRecord) -> str:
-    """`ml.prediction churn  version 3  probability 0.93  label yes  kept at 2 % (random)`."""
+    """`ml.prediction churn  version 3  probability 0.93  region=eu  age=42  kept at 2 % (random)  id 3f…-0`."""
     attributes: Any = record.log_record.attributes or {}
     parts = [f"{record.log_record.event_name} {attributes.get(semconv.MODEL_NAME, '')}".rstrip()]
     parts += _named(attributes, {semconv.MODEL_VERSION: "version"})
+    parts += _variant(attributes)
     parts += _score(attributes)
     parts += _named(attributes, _TRUTH)
+    parts += [f"segment {told}" for told in _under(semconv.SEGMENT_PREFIX, attributes)]
+    parts += _under(f"{semconv.FEATURE_VALUE.name}.", attributes)
     if semconv.SAMPLING_PROBABILITY in attributes:
         percent = attributes[semconv.SAMPLING_PROBABILITY] * 100
         parts.append(f"kept at {percent:.4g} % ({attributes[semconv.SAMPLING_REASON]})")
+    parts += _named(attributes, {semconv.PREDICTION_ID: "id"})
     return "  ".join(parts)
 
 
@@ -112,6 +116,12 @@ _TRUTH = {
 
 def _named(attributes: Any, names: dict[str, str]) -> list[str]:
     return [f"{word} {attributes[name]!s}" for name, word in names.items() if name in attributes]
+
+
+def _under(prefix: str, attributes: Any) -> list[str]:
+    """Attributes of a family, by what stands behind its prefix."""
+    found = {name: value for name, value in attributes.items() if name.startswith(prefix)}
+    return [f"{name.removeprefix(prefix)}={value!s}" for name, value in found.items()]
 
 
 class ConsoleMetrics(MetricExporter):

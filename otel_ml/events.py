@@ -27,7 +27,7 @@ from .errors import ConfigurationError
 from .ids import CallId
 from .model import Model
 from .prediction import Prediction
-from .sampling import Selection, randomness_text, threshold_text
+from .sampling.coin import Selection, randomness_text, threshold_text
 
 Plain = str | bool | int | float
 Redact = Callable[[dict[str, Plain]], Mapping[str, Plain]]
@@ -54,7 +54,9 @@ class Logs:
     def active(self) -> bool:
         """Whether a logger provider is there to receive an event; one that was set stays."""
         if not self._active:
-            self._active = has_logs(self._provider or _logs.get_logger_provider())
+            provider = self._provider or _logs.get_logger_provider()
+            # of a provider that OTEL_SDK_DISABLED has switched off every logger does nothing
+            self._active = has_logs(provider) and not getattr(provider, "_disabled", False)
         return self._active
 
     def emit(

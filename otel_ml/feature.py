@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import semconv
 from .columns import categories, is_missing, is_numeric, numbers
-from .semconv import OTHER, STATES, UNSEEN
+from .semconv import OTHER, UNSEEN
 from .sketches import Buckets, Count, Exponential, Ledger, Probes, counted
 from .summary import CategoricalSummary, NumericSummary
 
@@ -25,21 +25,19 @@ class Feature:
         self.name = name
         self._attributes = {**attributes, semconv.FEATURE_NAME: name}
         self._ledger = ledger
-        self._states: list[Count | None] = [None] * len(STATES)
+        self._states: dict[str, Count] = {}
 
     def add_states(self, **counts: int) -> None:
         """Add rows by state, exclusive and summing to the rows of the call."""
         for state, amount in counts.items():
             if amount:
-                self._state(STATES.index(state)).add(amount)
+                count = self._states.get(state) or self._state(state)
+                count.value += amount
 
-    def _state(self, index: int) -> Count:
-        count = self._states[index]
-        if count is None:
-            attributes = {**self._attributes, semconv.FEATURE_STATE: STATES[index]}
-            count = self._ledger.get(semconv.FEATURE_OBSERVATIONS, attributes, Count()).sketch
-            self._states[index] = count
-        return count
+    def _state(self, state: str) -> Count:
+        attributes = {**self._attributes, semconv.FEATURE_STATE: state}
+        count = self._ledger.get(semconv.FEATURE_OBSERVATIONS, attributes, Count()).sketch
+        return self._states.setdefault(state, count)
 
     def add(self, column: NDArray[np.generic]) -> int:
         """Count a column of any dtype; returns how many of its values are of another type than the feature."""

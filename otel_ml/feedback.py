@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AnySet
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,17 @@ from .ids import PredictionId
 from .observer import suppressed
 
 Truth = str | bool | int | float
+
+
+class _Missing(Enum):
+    """An id that was not given at all; one that is None was asked for where there was none."""
+
+    NOT_GIVEN = "not given"
+
+    def __repr__(self) -> str:
+        return "…"
+
+
 LINKS: Final = 128
 """Links that the SDK keeps of a span by default; truths of more predictions get more spans."""
 
@@ -37,7 +49,7 @@ LINKS: Final = 128
 def feedback(
     *,
     label: Truth | Sequence[Truth],
-    prediction_id: str | Sequence[str] | None = None,
+    prediction_id: str | Sequence[str] | _Missing = _Missing.NOT_GIVEN,
     prediction: Truth | Sequence[Truth] | None = None,
     score: float | Sequence[float] | None = None,
     model: str | None = None,
@@ -47,7 +59,8 @@ def feedback(
     """Record the truth of a prediction, or of many at once.
 
     label: what was right. A str, int or bool is a label, a float is the value that a regressor should have given.
-    prediction_id: what `otel_ml.current_prediction_id()` returned, or the event's `ml.prediction.id`.
+    prediction_id: what `otel_ml.current_prediction_id()` returned, or the event's `ml.prediction.id`. None is refused:
+        that function gives it outside of an observed call. In a list it stands for a prediction that has no id.
     prediction, score: what the model had answered, where you kept that instead of, or beside, the id.
     model, version: who had answered; `model` is needed where there is no id.
     source: who knew: "human", "chargeback", "label-tool"; at most 20 different ones are counted by name.
@@ -57,7 +70,10 @@ def feedback(
     Raises `ConfigurationError`, before anything is recorded, for an id that is none, a label that is missing,
     lengths that differ. Whatever fails after that is logged and counted, never raised.
     """
-    truths = _read(label, prediction_id, prediction, score)
+    if prediction_id is None:
+        raise ConfigurationError(_NO_ID)
+    ids_given = None if prediction_id is _Missing.NOT_GIVEN else prediction_id
+    truths = _read(label, ids_given, prediction, score)
     if version is not None and model is None:
         raise ConfigurationError(f"version={version!r} says nothing without a model; add model=")
     if model is None and any(truth.id is None for truth in truths):
@@ -120,6 +136,11 @@ def _span(truths: Iterable[_Truth], common: Mapping[str, str]) -> Iterator[Conte
         span.end()
 
 
+_NO_ID: Final = (
+    "prediction_id=None is no id: otel_ml.current_prediction_id() gives one inside of an observed call only. To give "
+    "the truth by value, leave prediction_id out and say model= and prediction= or score="
+)
+
 # --- reading the arguments --------------------------------------------------------------------------------
 
 
@@ -130,10 +151,11 @@ def _read(label: object, prediction_id: object, prediction: object, score: objec
         name: [None] * len(labels) if given is None else _several(name, given)
         for name, given in (("prediction_id", prediction_id), ("prediction", prediction), ("score", score))
     }
-    wrong = {name: len(values) for name, values in columns.items() if len(values) != len(labels)}
+    wrong = [f"{name} has {len(v)}" for name, v in columns.items() if len(v) != len(labels)]
     if wrong:
         raise ConfigurationError(
-            f"there are {len(labels)} labels and other numbers of {wrong}; give one for each label"
+            f"label has {len(labels)} value{'s' * (len(labels) != 1)} and {', '.join(wrong)}; give every column one "
+            "for each label, or leave it out"
         )
     return [
         _truth(*values)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Span
+from opentelemetry.trace import NonRecordingSpan, Span
 
 from . import _guard, pipeline
 from .capture import rows_in
@@ -25,7 +25,9 @@ from .prediction import NOTHING as NO_OUTCOME
 from .prediction import Outcome, Prediction, read_outcome
 from .recording import Recording
 from .rows import Rows
-from .sampling import Kept, Random, SamplerLike, keep, keep_row, override
+from .sampling import Random, SamplerLike
+from .sampling.composition import override
+from .sampling.keeping import Kept, keep, keep_row
 from .snapshot import Unread, row_count
 from .telemetry import ActiveSpan, Spans, error_type
 
@@ -132,6 +134,7 @@ class Observer:
         """Take queue, tracer and logger from the pipeline; again when it was set up anew."""
         generation = pipeline.generation
         self._capture = pipeline.producer().capture(self.model, self.operation)
+        self._shown = self._capture.examples
         self.spans = Spans(self.model, self.operation, pipeline.tracer_provider(), self.recording.measure)
         self._events = Events(
             self.model, self.operation, capture_features=self.recording.capture_features, redact=self.recording.redact,
@@ -259,18 +262,29 @@ class Observer:
                 if kept is None:  # the most frequent call of all, of which nobody asks anything
                     return
                 ended = Ended(self, taken, begun, duration, answer, error)
+            elif sampler is None and span is None and not self._makes_span(begun + duration):
+                return
             else:
                 ended = Ended(self, taken, begun, duration, answer, error)
                 kept = None if sampler is None else self._keep(sampler, ended)
             if span is not None:
                 if span.is_recording():
                     self.spans.finish(span, ended, error, kept)
-            elif self._emits and (sampler is None or kept is not None) and self.spans.active:
+            elif (sampler is None or kept is not None) and self._makes_span(begun + duration):
                 span = self.spans.emit(ended, error, kept)
             if kept is not None and self._events.active:
                 self._send(call, ended, kept, span)
+            if (
+                span is not None
+                and (duration.bit_length() not in self._shown or error is not None)
+                and type(span) is not NonRecordingSpan
+            ):
+                self._capture.exemplify(span.get_span_context(), begun, duration, ended.error_type)
         except Exception as failure:
             _guard.failed("span", failure)
+
+    def _makes_span(self, now: int) -> bool:
+        return self._emits and self.spans.active(now)
 
     def _keep(self, sampler: SamplerLike, ended: Ended) -> Kept | None:
         try:

@@ -87,10 +87,7 @@ class Projected:
         positions = project(X, first.centre, first.scale, self._loadings).T.copy()
         positions.sort(axis=1)
         for buckets, column in zip(self._buckets(), positions, strict=True):
-            below = run * column.searchsorted(buckets.bounds, "right")
-            buckets.counts[:-1] += below
-            buckets.counts[1:] -= below
-            buckets.counts[-1] += run * len(column)
+            buckets.add_below(run * column.searchsorted(buckets.bounds, "right"), run * len(column))
 
     def _buckets(self) -> list[Buckets]:
         """The series of the projections, made with the first row."""
@@ -113,6 +110,6 @@ def _taken(parts: Sequence[NDArray[np.generic]], at: NDArray[np.intp]) -> NDArra
     taken, first, before = [], 0, 0
     for part in parts:
         stop = int(at.searchsorted(before + len(part)))
-        taken.append(part[at[first:stop] - before])
+        taken.append(part.take(at[first:stop] - before, axis=0))
         first, before = stop, before + len(part)
     return np.concatenate(taken)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 from . import sampling
 from .errors import ConfigurationError
 from .events import Redact, check_content
 from .model import Model
-from .sampling.decision import usable
+from .sampling.decision import check, usable
 
 SpanMode = Literal["all", "sampled", "off"]
 SPAN_MODES = ("all", "sampled", "off")
@@ -48,4 +49,23 @@ class Recording:
     def check(self, model: Model) -> None:
         """`ConfigurationError` when the sampler can say nothing about `model`."""
         if self.sampler is not None:
-            sampling.check(self.sampler, model)
+            check(self.sampler, model)
+
+    def check_captured(self, model: Model) -> None:
+        """`ConfigurationError` when an event is to carry a feature that `model`, as it is configured, cannot have.
+
+        Says nothing of a model of which no column is known. A column that is no feature can be captured when the
+        baseline or the segment names it.
+        """
+        columns = () if model.baseline is None else model.baseline.columns
+        known = [*columns, *(model.feature_names or ())]
+        if model.segment is not None and isinstance(model.segment.by, str):
+            known.append(model.segment.by)
+        for name in self.capture_features if columns or model.feature_names else ():
+            if name not in known:
+                near = get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, known[:10]))}"
+                raise ConfigurationError(
+                    f"capture_features names {name!r}, which model {model.name} does not have; {hint} (a column that "
+                    f"is no feature can be captured when the baseline knows it: Baseline.fit(…, exclude=[{name!r}]))"
+                )

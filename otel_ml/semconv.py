@@ -387,6 +387,21 @@ RECEIVER_REFUSED = Metric(
     "otelcol_receiver_refused_metric_points", "counter", "{datapoint}",
     "Metric points answered with an error or a partial success.", (RECEIVER, TRANSPORT),
 )  # fmt: skip
+RECEIVER_ACCEPTED_SPANS = Metric(
+    "otelcol_receiver_accepted_spans", "counter", "{span}", "Spans passed on.", (RECEIVER, TRANSPORT)
+)
+RECEIVER_REFUSED_SPANS = Metric(
+    "otelcol_receiver_refused_spans", "counter", "{span}", "Spans answered with an error.",
+    (RECEIVER, TRANSPORT),
+)  # fmt: skip
+RECEIVER_ACCEPTED_LOGS = Metric(
+    "otelcol_receiver_accepted_log_records", "counter", "{record}", "Log records passed on.",
+    (RECEIVER, TRANSPORT),
+)  # fmt: skip
+RECEIVER_REFUSED_LOGS = Metric(
+    "otelcol_receiver_refused_log_records", "counter", "{record}", "Log records answered with an error.",
+    (RECEIVER, TRANSPORT),
+)  # fmt: skip
 EXPORTER = "exporter"
 KIND = "kind"
 
@@ -405,12 +420,37 @@ EXPORTER_ENQUEUE_FAILED = Metric(
     "otelcol_exporter_enqueue_failed_metric_points", "counter", "{datapoint}",
     "Metric points lost because the sending queue was full.", (EXPORTER,),
 )  # fmt: skip
-EXPORTER_QUEUE_SIZE = Metric(
-    "otelcol_exporter_queue_size", "gauge", "{request}", "Requests that wait to be sent.", (EXPORTER,)
+EXPORTER_SENT_SPANS = Metric(
+    "otelcol_exporter_sent_spans", "counter", "{span}", "Spans a backend took.", (EXPORTER,)
 )
+EXPORTER_SEND_FAILED_SPANS = Metric(
+    "otelcol_exporter_send_failed_spans", "counter", "{span}",
+    "Spans lost because a backend did not take them.", (EXPORTER,),
+)  # fmt: skip
+EXPORTER_ENQUEUE_FAILED_SPANS = Metric(
+    "otelcol_exporter_enqueue_failed_spans", "counter", "{span}",
+    "Spans refused because the sending queue was full.", (EXPORTER,),
+)  # fmt: skip
+EXPORTER_SENT_LOGS = Metric(
+    "otelcol_exporter_sent_log_records", "counter", "{record}", "Log records a backend took.", (EXPORTER,)
+)
+EXPORTER_SEND_FAILED_LOGS = Metric(
+    "otelcol_exporter_send_failed_log_records", "counter", "{record}",
+    "Log records lost because a backend did not take them.", (EXPORTER,),
+)  # fmt: skip
+EXPORTER_ENQUEUE_FAILED_LOGS = Metric(
+    "otelcol_exporter_enqueue_failed_log_records", "counter", "{record}",
+    "Log records refused because the sending queue was full.", (EXPORTER,),
+)  # fmt: skip
+DATA_TYPE = "data_type"
+
+EXPORTER_QUEUE_SIZE = Metric(
+    "otelcol_exporter_queue_size", "gauge", "{request}", "Requests that wait to be sent.",
+    (EXPORTER, DATA_TYPE),
+)  # fmt: skip
 EXPORTER_QUEUE_CAPACITY = Metric(
     "otelcol_exporter_queue_capacity", "gauge", "{request}", "Requests the sending queue has room for.",
-    (EXPORTER,),
+    (EXPORTER, DATA_TYPE),
 )  # fmt: skip
 RECEIVER_LEFT_OUT = Metric(
     "otel_ml.receiver.left_out", "counter", "{datapoint}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.trace import SpanContext
 
 from . import _guard, semconv
 from .columns import Table, categories, category
@@ -31,6 +34,10 @@ _ABSENT = np.array([None], dtype=object)
 """A column that is declared and not given: it has no kind yet."""
 _UNIFORM = np.linspace(0.0, 1.0, 21)[1:-1]
 _DURATIONS = np.array(semconv.DURATION_BOUNDS)
+
+
+Example = tuple[SpanContext, int, int, "str | None"]
+"""The span of a call, when it began by `time.perf_counter_ns`, its nanoseconds, and the type of its error."""
 
 
 class Tally:
@@ -308,6 +315,16 @@ class Tally:
                 **self._attributes, semconv.OPERATION_NAME: operation, semconv.ERROR_TYPE: error_type,
             }  # fmt: skip
             self._durations(attributes).add(np.array(took, dtype=np.float64) * 1e-9)
+
+    def add_examples(self, operation: str, examples: Sequence[Example]) -> None:
+        """Keep the spans of some of the calls that were counted as exemplars."""
+        now = time.time_ns() - time.perf_counter_ns()
+        for span, begun, duration, error_type in examples:
+            attributes = {**self._attributes, semconv.OPERATION_NAME: operation}
+            if error_type is not None:
+                attributes[semconv.ERROR_TYPE] = error_type if error_type in self._error_types else OTHER
+            end, took = now + begun + duration, duration * 1e-9
+            self._durations(attributes).show(Exemplar({}, took, end, span.span_id, span.trace_id))
 
     def add_decisions(self, decisions: Sequence[Mapping[tuple[str, bool], int]]) -> None:
         """Count what samplers decided: rows by (reason, whether kept)."""

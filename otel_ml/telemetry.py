@@ -18,9 +18,11 @@ from ._version import __version__
 from .columns import category
 from .model import Model
 from .prediction import Prediction
-from .sampling import Kept
+from .sampling.keeping import Kept
 
-_lowest, _highest, _sum = np.minimum.reduce, np.maximum.reduce, np.add.reduce
+_sum = np.add.reduce
+_HUGE = 1e300
+_ASK_AGAIN = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,13 @@ class Spans:
         self._tracer: Tracer = trace.get_tracer(semconv.SDK_SCOPE, __version__, tracer_provider=provider)
         self._fixed = _fixed_attributes(model, operation)
         self._active = False
+        self._ask_at = 0
 
-    @property
-    def active(self) -> bool:
-        """Whether a tracer provider is there to receive a span; one that was set stays."""
-        if not self._active:
+    def active(self, now: int) -> bool:
+        """Whether a tracer provider is there to receive a span; one that was set stays, and that there is none is
+        taken for true for a millisecond. `now` is of `time.perf_counter_ns`."""
+        if not self._active and now >= self._ask_at:  # to ask costs more than to queue a row
+            self._ask_at = now + _ASK_AGAIN
             provider = self._provider or trace.get_tracer_provider()
             self._active = not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
         return self._active
@@ -71,13 +75,13 @@ class Spans:
             return
         if error is not None:
             self.fail(span, error)
-        span.set_attributes(attributes_of(prediction, kept, self._measure))
+        span.set_attributes(_tell({}, prediction, kept, self._measure))
 
     def emit(
         self, prediction: Prediction, error: BaseException | None = None, kept: Kept | None = None
     ) -> Span:
         """A span after the call, with the call's own times: samplers see score and label."""
-        attributes, start = self._fixed | attributes_of(prediction, kept, self._measure), prediction.start
+        attributes, start = _tell(self._fixed.copy(), prediction, kept, self._measure), prediction.start
         here = context.get_current()  # else the SDK looks it up three times
         span = self._tracer.start_span(self.name, here, attributes=attributes, start_time=start)
         try:
@@ -114,30 +118,29 @@ def _fixed_attributes(model: Model, operation: str) -> dict[str, AttributeValue]
     return attributes | {key: value for key, value in optional.items() if value is not None}
 
 
-def attributes_of(
-    prediction: Prediction, kept: Kept | None = None, measure: str = "margin"
+def _tell(
+    attributes: dict[str, AttributeValue], prediction: Prediction, kept: Kept | None, measure: str
 ) -> dict[str, AttributeValue]:
-    """Attributes of the result: rows, score (or its range in a batch) and, of one row, the label and by `measure`
-    the uncertainty, where there are class probabilities; why rows of the call were kept, and the probability that
-    any was."""
-    outcome = prediction.outcome
-    attributes: dict[str, AttributeValue] = {semconv.BATCH_SIZE: prediction.rows}
+    """`attributes`, with those of the result: rows, score (or its range in a batch) and, of one row, the label and by
+    `measure` the uncertainty, where there are class probabilities; why rows of the call were kept, and the
+    probability that any was."""
+    scores, score_type, labels, probabilities = prediction.outcome
+    attributes[semconv.BATCH_SIZE] = prediction.rows
     if kept is not None:
         attributes |= _sampling(kept)
     segment = prediction.model.segment
     if segment is not None and prediction.rows == 1 and prediction.input is not None:
         attributes[segment.attribute] = prediction.input.segment_of(0)
-    scores = outcome.scores
     if scores is not None and len(scores):
-        attributes[semconv.SCORE_TYPE] = outcome.score_type
+        attributes[semconv.SCORE_TYPE] = score_type
         if len(scores) > 1:
-            attributes |= _range(scores)
+            _add_range(attributes, scores)
         elif math.isfinite(score := scores.item()):  # many backends refuse a number that is not
             attributes[semconv.PREDICTION_SCORE] = score
-        if len(scores) == 1 and outcome.probabilities is not None:
+        if len(scores) == 1 and probabilities is not None:
             attributes |= _uncertainty(prediction, measure)
-    if outcome.labels is not None and len(outcome.labels) == 1:
-        attributes[semconv.PREDICTION_LABEL] = category(outcome.labels.tolist()[0])
+    if labels is not None and len(labels) == 1:
+        attributes[semconv.PREDICTION_LABEL] = category(labels.tolist()[0])
     return attributes
 
 
@@ -149,20 +152,20 @@ def _uncertainty(prediction: Prediction, measure: str) -> dict[str, AttributeVal
     return {semconv.PREDICTION_UNCERTAINTY: found, semconv.UNCERTAINTY_TYPE: measure}
 
 
-def _range(scores: NDArray[np.float64]) -> dict[str, AttributeValue]:
+def _add_range(attributes: dict[str, AttributeValue], scores: NDArray[np.float64]) -> None:
     """Smallest, largest and mean of the finite scores of a batch."""
-    # the ufuncs themselves: half of what the methods of the array take, by way of Python
-    total = float(_sum(scores))
-    if not math.isfinite(total):
+    # to look for the place of an extreme takes half of its ufunc, and the ufunc of the sum half of the method
+    low, high = scores.item(scores.argmin()), scores.item(scores.argmax())
+    if low > -_HUGE and high < _HUGE:
+        mean = float(_sum(scores)) / len(scores)
+    else:  # NaN, too; a sum could overflow, and NumPy would warn
         scores = scores[np.isfinite(scores)]
         if not len(scores):
-            return {}
-        total = float(_sum(scores))
-    return {
-        semconv.PREDICTION_SCORE_MIN: float(_lowest(scores)),
-        semconv.PREDICTION_SCORE_MAX: float(_highest(scores)),
-        semconv.PREDICTION_SCORE_MEAN: total / len(scores),
-    }
+            return
+        low, high, mean = float(scores.min()), float(scores.max()), float(_sum(scores / len(scores)))
+    attributes[semconv.PREDICTION_SCORE_MIN] = low
+    attributes[semconv.PREDICTION_SCORE_MAX] = high
+    attributes[semconv.PREDICTION_SCORE_MEAN] = mean
 
 
 def _sampling(kept: Kept) -> dict[str, AttributeValue]:

@@ -56,6 +56,7 @@ def observe(
 
     Works on functions, methods, static and class methods and `async def`.
 
+    model, version: what its telemetry is named after, and drift kept apart by.
     baseline: a `Baseline` or the path of its file; one that cannot be read is logged once and left out.
     features: names of the input's columns, for input that has none.
     input: the parameter that holds the rows, or a callable that gets the call's arguments and returns them.
@@ -66,6 +67,9 @@ def observe(
     capture_features: features whose values these events carry; of all others no value leaves.
     redact: sees those values of a row, by name, before they leave and returns those that may.
     segment: what to count rows by as well: a `Segment`, or the name of a column that the baseline has categories of.
+    variant: name of this one of several models that answer the same question, such as "challenger".
+    role: "live", "shadow" for one whose answers nobody gets, or "canary".
+    operation: what the call is named after, with the model, in spans and metrics.
     spans: "all" makes a current span for every call; "sampled" one after the call, of the calls of which the
         sampler keeps a row, or of all when there is no sampler; "off" none.
 
@@ -89,6 +93,7 @@ def observe(
             name=model, version=str(version), baseline=loaded, variant=variant, role=role, feature_names=names,
             segment=resolve(segment, model=model, baseline=loaded, unread=unread, names=names),
         )  # fmt: skip
+        recording.check_captured(identity)
         observer = Observer(identity, operation=operation, recording=recording, score=score, decorated=True)
         return _wrap(function, observer, input)  # type: ignore[no-any-return]
 

@@ -8,6 +8,7 @@ import typer
 
 from .._version import __version__
 from .baseline import app as baseline_commands
+from .doctor.command import doctor
 
 app = typer.Typer(
     help="OpenTelemetry instrumentation for machine-learning inference.",
@@ -35,6 +36,7 @@ def options(
 
 
 app.add_typer(baseline_commands, name="baseline")
+app.command(context_settings={"allow_interspersed_args": False})(doctor)
 
 
 @app.command()

@@ -71,8 +71,6 @@ class Scenario:
             features=self.names,
             scores=self.model.predict_proba(X)[:, 1],
             predictions=self.model.predict(X),
-            # the story is about single features, and each of them moves the projections, too
-            projections=False,
             categorical=["sex"],
             description="Whether diabetes progresses faster than the median within a year",
         )

@@ -42,8 +42,12 @@ class Uncertainty(Stateful):
     `floor`. Estimates from the kept rows need their probabilities as weights.
     """
 
-    def __init__(self, measure: str = "margin", *, rate: float, floor: float = 0.001) -> None:
+    def __init__(self, measure: str = "margin", *, rate: float | None = None, floor: float = 0.001) -> None:
         super().__init__()
+        if rate is None:
+            raise ConfigurationError(
+                f"Uncertainty({measure!r}) needs the share of rows to keep; write Uncertainty({measure!r}, rate=0.02)"
+            )
         if measure not in uncertainty.MEASURES:
             raise ConfigurationError(f"Uncertainty({measure!r}) is none of {', '.join(uncertainty.MEASURES)}")
         self.measure = measure

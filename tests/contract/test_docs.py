@@ -28,10 +28,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otel_ml
-from otel_ml import Baseline, pipeline, sampling, semconv
+from otel_ml import Baseline, pipeline, sampling, semconv, testing
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "collector" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "collector" / "README.md"]
 DOCUMENTS = [
     *PAGES,
     ROOT / "CONTRIBUTING.md",
@@ -153,6 +153,8 @@ def declared() -> set[str]:
     names = {value.name for value in vars(semconv).values() if isinstance(value, semconv.Metric)}
     names |= {value for key, value in vars(semconv).items() if key.isupper() and isinstance(value, str)}
     names |= {f"otel_ml.{public}" for public in otel_ml.__all__}
+    names |= {f"otel_ml.sampling.{public}" for public in sampling.__all__}
+    names |= {f"otel_ml.testing.{public}" for public in testing.__all__}
     names |= {f"otel_ml.{module.stem}" for module in (ROOT / "otel_ml").glob("*.py")}
     return {".".join(one.split(".")[:parts]) for one in names for parts in range(1, 9)}
 

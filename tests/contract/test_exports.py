@@ -18,18 +18,42 @@ COLLECTOR = sorted((ROOT / "collector" / "otel_ml_collector").rglob("*.py"))
 SHARED = {"semconv", "errors", "binning", "histogram", "baseline", "summary", "_version"}
 FLOORS = [
     ["errors", "semconv", "_version", "_spare", "uncertainty"],
-    ["config", "_guard", "ids", "binning", "histogram", "columns", "reservoir", "datafile"],
+    [
+        "config",
+        "_guard",
+        "ids",
+        "binning",
+        "histogram",
+        "columns",
+        "_frames",
+        "reservoir",
+        "datafile",
+        "ending",
+        "forking",
+        "identity",
+    ],
     ["summary"],
     ["training", "fitting", "running", "batches", "untrusted", "baseline_file", "baseline"],
     ["model", "variants", "segment"],
     ["rows", "prediction", "sketches", "kernel", "snapshot"],
     ["projection"],
-    ["tally", "feature", "segmentation", "wire", "telemetry", "truths", "capture", "sampling", "events"],
+    [
+        "tally",
+        "feature",
+        "segmentation",
+        "wire",
+        "telemetry",
+        "truths",
+        "capture",
+        "sampling",
+        "events",
+        "readers",
+    ],
     ["producer"],
-    ["console", "pipeline"],
-    ["recording"],
+    ["console", "pipeline", "_memory"],
+    ["recording", "library"],
     ["observer"],
-    ["registry", "patch", "wrap", "feedback"],
+    ["registry", "patch", "wrap", "feedback", "testing"],
     ["instrument"],
     ["cli"],
 ]
@@ -74,6 +98,16 @@ def test_all_names_what_is_public() -> None:
     }  # share their name with a module or are re-exported from one
     assert set(otel_ml.__all__) == public | functions | {"__version__"}
     assert otel_ml.__all__ == sorted(otel_ml.__all__)
+
+
+def test_samplers_are_public_and_what_they_are_made_of_is_not() -> None:
+    """`sampling.__all__` is sorted and holds the names that its page uses, none of the inner ones."""
+    modules = {path.stem for path in SDK if path.parent.name == "sampling"}
+    public = {name for name in vars(otel_ml.sampling) if not name.startswith("_") and name not in modules}
+    assert set(otel_ml.sampling.__all__) == public
+    assert otel_ml.sampling.__all__ == sorted(otel_ml.sampling.__all__)
+    inner = {"COIN", "Coin", "Kept", "check", "decided", "keep", "override", "select"}
+    assert inner & public == set()
 
 
 def test_sdk_never_imports_the_collector() -> None:

@@ -177,6 +177,14 @@ def mixed(rows: list[Row]) -> Any:
     return pd.concat([made, pd.DataFrame({"amount": np.full(len(x), 5.0)})], axis=1)
 
 
+def categorical(rows: list[Row]) -> Any:
+    """A pandas frame of a category with all that it can be, whole numbers where all are, and float32."""
+    made = pd.DataFrame(array(rows).astype("f4"), columns=NAMES)
+    kind = pd.CategoricalDtype([float(plan) for plan in range(7)])
+    age = array(rows)[:, 1] if np.isnan(array(rows)[:, 1]).any() else array(rows)[:, 1].astype(int)
+    return made.assign(plan=pd.Series(array(rows)[:, 2]).astype(kind), age=age)
+
+
 def columns_of(rows: list[Row]) -> dict[str, list[float | None]]:
     """A dict of columns with None for what is missing."""
     return {name: [with_none(row[j]) for row in rows] for j, name in enumerate(NAMES)}
@@ -246,6 +254,7 @@ BATCHES: dict[str, Form] = {
     "pandas, nullable": nullable,
     "pandas, arrow types": lambda rows: arrow(rows).to_pandas(types_mapper=pd.ArrowDtype),
     "pandas, mixed": mixed,
+    "pandas, categorical": categorical,
     "pandas, sparse": lambda rows: frame(rows).astype(pd.SparseDtype("f8", 0.0)),
     "polars": polars,
     "pyarrow": arrow,
@@ -266,6 +275,11 @@ SINGLE: dict[str, Callable[[Row], Any]] = {
     "dict": fields,
     "named tuple": lambda row: NamedRow(**fields(row)),
     "dataclass": lambda row: DataRow(**fields(row)),
+    "frame": lambda row: frame([row]),
+    "frame, nullable": lambda row: nullable([row]),
+    "frame, mixed": lambda row: mixed([row]),
+    "frame, categorical": lambda row: categorical([row]),
+    "frame, arrow types": lambda row: arrow([row]).to_pandas(types_mapper=pd.ArrowDtype),
     "row of a frame": lambda row: frame([row])[["age", "plan", "amount"]].iloc[0],
     "polars series": lambda row: pl.Series(row),
     "pyarrow array": lambda row: pa.array(row),
@@ -387,7 +401,11 @@ def loosely(rows: list[Row]) -> dict[str, Counter[str]]:
     return found
 
 
-NUMERIC_PLANS = {name: form for name, form in BATCHES.items() if name not in ("polars", "pandas, mixed")}
+NUMERIC_PLANS = {
+    name: form
+    for name, form in BATCHES.items()
+    if name not in ("polars", "pandas, mixed", "pandas, categorical")
+}
 
 
 @pytest.mark.parametrize("form", NUMERIC_PLANS.values(), ids=NUMERIC_PLANS.keys())

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from samplers import Calls, Clock, every_sampler, prediction
 
 from otel_ml import sampling
-from otel_ml.sampling import Coin, Decision, Selection
+from otel_ml.sampling import Decision
+from otel_ml.sampling.coin import Coin, Selection, select
 
 REPETITIONS = 1000
 ROWS = 24_000
@@ -40,7 +41,7 @@ def probabilities(name: str) -> NDArray[np.float64]:
 def selections(p: NDArray[np.float64], seed: int) -> list[Selection]:
     """A thousand times the same rows, each time with other coins."""
     coin = Coin(seed)
-    made = [sampling.select(Decision(p, "random"), len(p), coin) for _ in range(REPETITIONS)]
+    made = [select(Decision(p, "random"), len(p), coin) for _ in range(REPETITIONS)]
     return [one for one in made if one is not None]
 
 
@@ -144,7 +145,7 @@ def test_uncertainty_holds_its_rate(stream: str, size: int, n: int) -> None:
     for start in range(0, n, size):
         part = scores[start : start + size]
         decision = sampler(prediction(part))
-        selection = sampling.select(decision, len(part), coin)
+        selection = select(decision, len(part), coin)
         kept += 0 if selection is None else len(selection.indices)
         expected += float(np.sum(np.broadcast_to(decision.probability, len(part))))
     assert expected == pytest.approx(rate * n, rel=0.01)
@@ -165,7 +166,7 @@ def test_strata_meet_their_quota(quota: int, size: int) -> None:
         for start in range(0, len(regions), size):
             clock.now = 60 * (minute + start / len(regions))
             part = regions[start : start + size]
-            selection = sampling.select(sampler(prediction(np.full(len(part), 0.5), part)), len(part), coin)
+            selection = select(sampler(prediction(np.full(len(part), 0.5), part)), len(part), coin)
             if selection is not None:
                 kept += np.bincount(part[selection.indices], minlength=3)
         there = np.bincount(regions, minlength=3)

@@ -52,3 +52,16 @@ def test_a_wrong_value_does_not_stop_the_application(monkeypatch, caplog):
     config.settings.cache_clear()
     assert config.settings() == config.Settings()
     assert "OTEL_PYTHON_ML_QUEUE_BYTES='12' is not valid" in caplog.text
+
+
+def test_variables_of_opentelemetry_exist():
+    """Each that the table names is one that OpenTelemetry's packages declare, once."""
+    from opentelemetry import environment_variables as api
+    from opentelemetry.exporter.prometheus import OTEL_EXPORTER_PROMETHEUS_PORT
+    from opentelemetry.instrumentation import environment_variables as instrumentation
+    from opentelemetry.sdk import environment_variables as sdk
+
+    declared = {name for module in (api, sdk, instrumentation) for name in vars(module)}
+    names = [one.name for one in config.VARIABLES]
+    assert set(names) - declared - {OTEL_EXPORTER_PROMETHEUS_PORT} == set()
+    assert len(set(names)) == len(names)

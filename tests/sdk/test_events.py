@@ -25,7 +25,7 @@ from otel_ml.ids import CallId
 from otel_ml.model import Model
 from otel_ml.prediction import NOTHING, Outcome, Prediction
 from otel_ml.rows import Rows
-from otel_ml.sampling import Selection
+from otel_ml.sampling.coin import Selection
 
 MODEL = Model("churn", "3", task="classification", feature_names=("age", "region"))
 START, DURATION = 1_700_000_000_000_000_000, 5_000_000

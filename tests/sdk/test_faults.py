@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from support import Points, by_name, select
 
 import otel_ml
-from otel_ml import _guard, capture, config, observer, pipeline, producer, registry, wire, wrap
+from otel_ml import _guard, capture, config, observer, pipeline, readers, registry, wire, wrap
 from otel_ml.capture import Capture
 from otel_ml.events import Events
 from otel_ml.instrument import calls, estimators
@@ -141,6 +141,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "put": (Capture, "put"),
     "settle": (capture, "settled"),
     "put a failure": (Capture, "put_failure"),
+    "an example": (Capture, "exemplify"),
     "error type": (observer, "error_type"),
     "span start": (Spans, "start"),
     "span finish": (Spans, "finish"),
@@ -161,7 +162,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "identity": (estimators, "_make"),
     "an observer": (estimators, "_add_observer"),
     "baseline": (estimators, "_matching_baseline"),
-    "nested score": (EstimatorCall, "_depth"),
+    "nested score": (EstimatorCall, "depth"),
     "an answer with its score": (calls, "Answer"),
     "asked before": (calls.repeats, "last"),
     "remember": (calls.repeats, "remember"),
@@ -181,6 +182,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "outcomes": (Tally, "add_outcome"),
     "calls": (Tally, "add_calls"),
     "failures": (Tally, "add_failures"),
+    "examples": (Tally, "add_examples"),
     "features": (Tally, "_by_name"),
     "series": (Ledger, "get"),
     "count": (Count, "add"),
@@ -188,16 +190,18 @@ STEPS: dict[str, tuple[Any, str]] = {
     # a collection
     "drain of all": (Producer, "drain"),
     "attach": (Producer, "_attach"),
-    "readers": (producer, "_readers_of"),
+    "readers": (readers, "readers_of"),
     "produce": (Producer, "_produce"),
     "our own counters": (Producer, "_count_ourselves"),
-    "temporality": (producer, "_wants_delta"),
+    "temporality": (readers, "wants_delta"),
     "resource": (Producer, "_resource"),
     "points": (Producer, "_points"),
     "metrics": (wire, "metrics"),
     "baselines": (wire, "baselines"),
     "metric": (wire, "_metric"),
     "resource metrics": (wire, "resource_metrics"),
+    "exemplar filter": (readers, "exemplar_filter"),
+    "joined": (wire, "joined"),
 }  # fmt: skip
 
 

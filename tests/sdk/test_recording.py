@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pandas as pd
 import pytest
 from opentelemetry import trace
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -294,3 +295,40 @@ def test_uncertainty_of_a_regressor_is_refused():
         otel_ml.register(
             LinearRegression(), name="price", version="1", sampler=sampling.Uncertainty("margin", rate=0.1)
         )
+
+
+@pytest.mark.parametrize("configured", ["features", "baseline", "fitted"])
+def test_captured_names_that_the_model_does_not_have_are_refused(configured, baseline):
+    """Where the columns are known beforehand, a mistyped name is an error with the nearest one; others are listed."""
+
+    def configure(*names):
+        if configured == "fitted":
+            frame = pd.DataFrame(X, columns=["a", "b", "c"])
+            model = LogisticRegression().fit(frame, y)
+            otel_ml.register(model, name="churn", version="3", capture_features=names)
+        else:
+            known = {"features": ["a", "b", "c"]} if configured == "features" else {"baseline": baseline}
+            otel_ml.observe(model="churn", version="3", capture_features=names, **known)(lambda rows: rows)
+
+    configure("a", "c")
+    with pytest.raises(
+        ConfigurationError, match=r"names 'bb', which model churn does not have; did you mean 'b'\?"
+    ):
+        configure("a", "bb")
+    with pytest.raises(ConfigurationError, match=r"names 'income', .* does not have; it has 'a', 'b', 'c' "):
+        configure("income")
+
+
+def test_captured_names_are_free_where_nothing_is_known(baseline):
+    """Without columns nobody can tell; a segment's column, and one that the baseline leaves out, may be captured."""
+    otel_ml.observe(model="m", version="1", capture_features=["anything"])(lambda rows: rows)
+    cut = otel_ml.Segment("region", values=("eu",))
+    otel_ml.observe(
+        model="churn", version="3", baseline=baseline, segment=cut, capture_features=["region"],
+    )(lambda rows: rows)  # fmt: skip
+    trained = pd.DataFrame({"a": X[:, 0], "customer": [f"c{i}" for i in range(len(X))]})
+    with pytest.warns(UserWarning, match="rows"):
+        left_out = otel_ml.Baseline.fit(trained, model="m", version="1", exclude=["customer"])
+    otel_ml.observe(model="m", version="1", baseline=left_out, capture_features=["customer"])(
+        lambda rows: rows
+    )

@@ -16,6 +16,9 @@ from otel_ml.prediction import Prediction
 from otel_ml.recording import Recording
 from otel_ml.rows import Rows
 from otel_ml.sampling import Decision
+from otel_ml.sampling.coin import select
+from otel_ml.sampling.composition import override
+from otel_ml.sampling.decision import check
 from otel_ml.sampling.strata import MAX_STRATA
 
 REGRESSOR = Model("price", "1", task="regression")
@@ -96,7 +99,7 @@ def test_samplers_are_checked_against_the_model(sampler, model: Model, said: str
     deep = sampling.limit(sampling.any_of(sampling.Random(0.1), sampler), per_second=1)
     for one in (sampler, deep):
         with pytest.raises(ConfigurationError, match=said):
-            sampling.check(one, model)
+            check(one, model)
 
 
 def test_what_suits_the_model_passes_the_check(baseline: Baseline) -> None:
@@ -108,12 +111,12 @@ def test_what_suits_the_model_passes_the_check(baseline: Baseline) -> None:
         sampling.out_of_range(),
         sampling.out_of_range("b"),
     ):
-        sampling.check(sampling.When(rule), known)
+        check(sampling.When(rule), known)
     for sampler in (
         sampling.Stratified("anything", rate=0.1), sampling.Stratified("label", rate=0.1),
         sampling.Uncertainty(rate=0.1), sampling.When(sampling.failed), lambda _: Decision(0.1, "random"),
     ):  # fmt: skip
-        sampling.check(sampler, Model("m", "1"))
+        check(sampler, Model("m", "1"))
 
 
 # --- strata -----------------------------------------------------------------------------------------------
@@ -417,7 +420,7 @@ def test_hard_limit_marks_what_it_keeps() -> None:
     call, kept = prediction(np.full(1000, 0.5)), []
     for i in range(4):
         clock.now = i // 3
-        selection = sampling.select(sampler(call), 1000)
+        selection = select(sampler(call), 1000)
         kept.append(0 if selection is None else len(selection.indices))
         if selection is not None:
             assert not selection.adjustable
@@ -434,9 +437,17 @@ def test_hard_limit_marks_what_it_keeps() -> None:
 def test_another_sampler_for_a_while() -> None:
     """Inside `using` its sampler is the one that counts, the innermost if there are several."""
     outer, inner = sampling.Random(1.0), sampling.Random(0.0)
-    assert sampling.override.get() is None
+    assert override.get() is None
     with sampling.using(outer):
         with sampling.using(inner):
-            assert sampling.override.get() is inner
-        assert sampling.override.get() is outer
-    assert sampling.override.get() is None
+            assert override.get() is inner
+        assert override.get() is outer
+    assert override.get() is None
+
+
+def test_uncertainty_without_a_rate_says_what_to_write():
+    """The one argument that it cannot do without is named, with an example."""
+    with pytest.raises(
+        ConfigurationError, match=r"^Uncertainty\('entropy'\) needs the share of rows to keep; write "
+    ):
+        sampling.Uncertainty("entropy")

@@ -15,7 +15,8 @@ import pytest
 from samplers import Clock, every_sampler, prediction
 
 from otel_ml import sampling, semconv
-from otel_ml.sampling import COIN, Coin, Decision
+from otel_ml.sampling import Decision
+from otel_ml.sampling.coin import COIN, Coin, decided, randomness_text, select, threshold_text
 
 NAMES = list(every_sampler(Clock()))
 RNG = np.random.default_rng(5)
@@ -114,10 +115,10 @@ def test_threads_lose_nothing(name: str) -> None:
 )  # fmt: skip
 def test_threshold_of_a_probability(p: float, text: str) -> None:
     """OpenTelemetry's threshold of p, and the p that is recorded is that of the threshold."""
-    one = sampling.select(Decision(p, "random"), 1, Forced(2**56 - 1))
+    one = select(Decision(p, "random"), 1, Forced(2**56 - 1))
     assert one is not None
     [threshold] = one.thresholds.tolist()
-    assert sampling.threshold_text(threshold) == text
+    assert threshold_text(threshold) == text
     assert int(text.ljust(14, "0"), 16) == threshold
     assert one.probabilities.tolist() == [(2**56 - threshold) / 2**56] == pytest.approx([p], rel=1e-12)
 
@@ -141,25 +142,25 @@ def test_kept_iff_randomness_reaches_the_threshold(n: int, form: str) -> None:
     """At the threshold a row is kept, one below it is not."""
     decision = Decision(0.25 if form == "one for all" else np.full(n, 0.25), "random", "eu")
     at = 3 * 2**54
-    assert sampling.select(decision, n, Forced(at - 1)) is None
-    kept = sampling.select(decision, n, Forced(at))
+    assert select(decision, n, Forced(at - 1)) is None
+    kept = select(decision, n, Forced(at))
     assert kept is not None
     assert kept.indices.tolist() == list(range(n))
     assert kept.probabilities.tolist() == [0.25] * n
     assert (kept.reasons.tolist(), kept.strata.tolist()) == (["random"] * n, ["eu"] * n)
     assert kept.randomness.tolist() == kept.thresholds.tolist() == [at] * n
-    assert [sampling.randomness_text(r) for r in kept.randomness.tolist()] == ["c0000000000000"] * n
+    assert [randomness_text(r) for r in kept.randomness.tolist()] == ["c0000000000000"] * n
 
 
 def test_ends() -> None:
     """Nothing is kept with probability 0, everything with 1; there is nothing to keep of no rows."""
     for n in (1, 1000):
-        assert sampling.select(Decision(0.0, "random"), n) is None
-        kept = sampling.select(Decision(np.ones(n), "random"), n)
+        assert select(Decision(0.0, "random"), n) is None
+        kept = select(Decision(np.ones(n), "random"), n)
         assert kept is not None
         assert kept.indices.tolist() == list(range(n))
-    assert sampling.select(Decision(1.0, "random"), 0) is None
-    assert sampling.select(Decision(np.empty(0), "random"), 0) is None
+    assert select(Decision(1.0, "random"), 0) is None
+    assert select(Decision(np.empty(0), "random"), 0) is None
 
 
 def test_columns_of_a_selection_belong_together() -> None:
@@ -168,7 +169,7 @@ def test_columns_of_a_selection_belong_together() -> None:
     decision = Decision(
         p, np.tile(np.array([0, 1, 2, 3], dtype=np.int8), 500), np.tile(np.array([*"abcd"], object), 500)
     )
-    kept = sampling.select(decision, 2000, Coin(1))
+    kept = select(decision, 2000, Coin(1))
     assert kept is not None
     place = kept.indices % 4
     assert kept.probabilities == pytest.approx(p[kept.indices])
@@ -177,7 +178,7 @@ def test_columns_of_a_selection_belong_together() -> None:
     shares = np.bincount(place, minlength=4) / 500
     assert shares.tolist() == pytest.approx([0.2, 0.6, 0.0, 1.0], abs=0.06)
     first, second = (int((place == i).sum()) for i in (0, 1))
-    assert sampling.decided(decision, 2000, kept) == {
+    assert decided(decision, 2000, kept) == {
         ("random", True): first, ("random", False): 500 - first,
         ("stratum", True): second, ("stratum", False): 500 - second,
         ("uncertainty", False): 500, ("rule", True): 500,
@@ -187,17 +188,15 @@ def test_columns_of_a_selection_belong_together() -> None:
 def test_decisions_are_counted() -> None:
     """Rows by reason and by whether they were kept; nothing is counted that did not happen."""
     decision = Decision(0.5, "rule")
-    assert sampling.decided(decision, 3, None) == {("rule", False): 3}
-    assert sampling.decided(decision, 1, sampling.select(decision, 1, Forced(2**56 - 1))) == {
-        ("rule", True): 1
-    }
-    assert sampling.decided(decision, 0, None) == {}
+    assert decided(decision, 3, None) == {("rule", False): 3}
+    assert decided(decision, 1, select(decision, 1, Forced(2**56 - 1))) == {("rule", True): 1}
+    assert decided(decision, 0, None) == {}
 
 
 def test_reasons_of_ones_own_are_refused() -> None:
     """A reason is an attribute of a counter, so that one that names a row would be a series each."""
     with pytest.raises(ValueError, match="a sampler gave the reason 'order 17'; use one of random, stratum"):
-        sampling.select(Decision(1.0, "order 17"), 1)
+        select(Decision(1.0, "order 17"), 1)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +205,7 @@ def test_reasons_of_ones_own_are_refused() -> None:
 def test_what_is_no_probability_is_refused(p) -> None:
     """A sampler of the user's that gives nonsense fails loudly, not by keeping wrong rows."""
     with pytest.raises(ValueError, match=r"a sampler gave prob|a sampler gave the prob"):
-        sampling.select(Decision(p, "random"), 2)
+        select(Decision(p, "random"), 2)
 
 
 def test_seeded_coins_repeat_and_others_do_not() -> None:
@@ -230,7 +229,8 @@ def test_application_seeds_are_left_alone() -> None:
 
 FORKS = """
 import os, threading
-from otel_ml.sampling import COIN, Uncertainty
+from otel_ml.sampling import Uncertainty
+from otel_ml.sampling.coin import COIN
 COIN.flip(56)
 sampler = Uncertainty(rate=.1)
 

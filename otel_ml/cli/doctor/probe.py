@@ -1,0 +1,130 @@
+"""Runs a user's program until it has made its first predictions, and tells what is seen from inside.
+
+`python -m otel_ml.cli.doctor.probe REPORT CALLS SECONDS AUTO file|-m TARGET [ARGUMENTS]`; doctor starts it as a
+process of its own. The program runs as it always does: with its own providers, which export as they always do.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import runpy
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import inside, judgement
+from .environment import PREFIX, libraries
+
+FLUSH_SECONDS = 3.0
+
+
+class Log(logging.Handler):
+    """What otel-ml and OpenTelemetry say while the program runs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.ours: list[str] = []
+        self.exports: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = self.ours if record.name == "otel_ml" else self.exports
+        message = record.getMessage()
+        if not message.startswith((PREFIX, "OTEL_SDK_DISABLED")):  # that is told of the environment
+            said.append(message)
+
+    def listen(self) -> None:
+        for name in ("otel_ml", "opentelemetry"):
+            logging.getLogger(name).addHandler(self)
+
+
+class Watch:
+    """Writes the report once: when enough was predicted, when time is up, or when the program ends."""
+
+    def __init__(self, report: Path, calls: int, seconds: float) -> None:
+        self._report = report
+        self._calls = calls
+        self._seconds = seconds
+        self._log = Log()
+        self._log.listen()
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._done = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._watch, name="otel-ml-doctor", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._done:
+            time.sleep(0.1)
+            if time.monotonic() - self._began >= self._seconds:
+                self.finish("time")
+            elif inside.calls() >= self._calls:
+                self.finish("predictions")
+
+    def finish(self, ended: str, error: str | None = None) -> None:
+        """Flush what the program has recorded, and tell."""
+        with self._lock:
+            if self._done:
+                return
+            told = self._told(ended, error)
+            unfinished = self._report.with_suffix(".part")
+            unfinished.write_text(json.dumps(told), encoding="utf-8")
+            unfinished.replace(self._report)
+            self._done = True
+
+    def _told(self, ended: str, error: str | None) -> dict[str, Any]:
+        seconds = time.monotonic() - self._began
+        flushed = inside.flush(FLUSH_SECONDS)
+        seen, models = inside.look()
+        findings = [
+            *judgement.check(seen, models, libraries(), self._log.ours),
+            *judgement.check_exports(self._log.exports, flushed),
+        ]
+        return {
+            "ended": ended, "error": error, "seconds": seconds, **asdict(seen),
+            "findings": [asdict(one) for one in findings],
+        }  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program; its exit code."""
+    report, calls, seconds, auto, kind, target, *rest = arguments
+    watch = Watch(Path(report), int(calls), float(seconds))
+    if auto == "auto":
+        from opentelemetry.instrumentation.auto_instrumentation import initialize
+
+        initialize()
+    watch.start()
+    sys.argv = [target, *rest]
+    try:
+        _run(kind, target)
+    except SystemExit as stop:
+        failed = stop.code not in (None, 0)
+        watch.finish("failed" if failed else "finished", f"it ended with {stop.code!r}" if failed else None)
+        raise
+    except BaseException as error:
+        traceback.print_exc()
+        watch.finish("failed", "".join(traceback.format_exception_only(error)).strip())
+        return 1
+    watch.finish("finished")
+    return 0
+
+
+def _run(kind: str, target: str) -> None:
+    if kind == "-m":
+        sys.path.insert(0, os.getcwd())
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, str(Path(target).resolve().parent))
+        runpy.run_path(target, run_name="__main__")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

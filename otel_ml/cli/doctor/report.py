@@ -1,0 +1,89 @@
+"""All that doctor found, as one value: for people by `page`, for machines by `as_json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import baselines, endpoints, environment
+from .baselines import File
+from .endpoints import Destination
+from .environment import Library
+from .finding import Finding
+from .program import Program, run
+
+TIMEOUT = 3.0
+"""Seconds for a connection, and for the answer to a request."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What there is, and what is wrong with it."""
+
+    versions: dict[str, str]
+    libraries: list[Library]
+    destinations: list[Destination]
+    directory: str | None = None
+    baselines: list[File] = field(default_factory=list)
+    program: dict[str, Any] | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is broken."""
+        return not any(one.broken for one in self.findings)
+
+
+def examine(directory: Path | None, program: Program | None) -> Report:
+    """Look at the environment, at a directory of baselines and, from inside, at a program."""
+    planned, findings = endpoints.planned()
+    report = Report(environment.versions(), environment.libraries(), endpoints.reach(planned, TIMEOUT))
+    report.findings = [*findings, *environment.check(), *endpoints.check(report.destinations)]
+    unreachable = any(one.problem is not None for one in report.destinations)
+    if directory is not None:
+        report.directory = str(directory)
+        report.baselines, more = baselines.look(directory)
+        report.findings += more
+    if program is None:
+        report.findings += _alone(report)
+    else:
+        report.program = told = run(program)
+        told["name"] = str(program)
+        more = [one if isinstance(one, Finding) else Finding(**one) for one in told.pop("findings")]
+        if unreachable:  # it is said already
+            more = [one for one in more if "export" not in one.what]
+        report.findings += more
+    report.findings = [_masked(one) for one in report.findings]
+    return report
+
+
+def _alone(report: Report) -> list[Finding]:
+    """What can only be said of an environment without a program."""
+    found = [
+        environment.unsupported(library)
+        for library in report.libraries
+        if library.version is not None and not library.supported
+    ]
+    if report.destinations and all(one.url is None for one in report.destinations):
+        found.append(
+            Finding(
+                "the environment names no endpoint", "otel_ml.configure() then prints telemetry to the console",
+                "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317, once a receiver listens there", broken=False,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _masked(finding: Finding) -> Finding:
+    what, why, todo = (endpoints.masked(text) for text in (finding.what, finding.why, finding.todo))
+    return Finding(what, why, todo, finding.broken)
+
+
+def as_json(report: Report) -> str:
+    """The report for machines; `ok` is what the exit code says."""
+    told = {"ok": report.ok, **asdict(report)}
+    for destination in told["destinations"]:
+        destination["ok"] = destination.pop("problem") is None
+    return endpoints.masked(json.dumps(told, indent=2, ensure_ascii=False))
