@@ -28,7 +28,7 @@ test: $(STAMP) ## the whole test suite
 
 floor: $(FLOOR)/.installed ## the oldest supported OpenTelemetry SDK and scikit-learn, with a distro, mlflow and logfire beside them
 	@$(FLOOR)/bin/python -m pytest -n 2 tests/sdk tests/integration/test_zero_code.py tests/integration/test_end_to_end.py \
-	  tests/integration/test_beside*.py
+	  tests/integration/test_beside*.py tests/integration/test_processes.py tests/integration/test_gunicorn.py
 
 $(FLOOR)/.installed: pyproject.toml
 	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)

@@ -57,7 +57,7 @@ def now() -> list[Panel]:
             id=4,
             title="Drifted targets",
             steps=((None, "green"), (1, drifted)),
-            description="Features, score and prediction whose distribution has drifted from the baseline.",
+            description="Features, score, prediction and uncertainty that have drifted from the baseline.",
             queries=(Query(q.targets_with("drifted")),),
         ),
         stat(

@@ -117,7 +117,9 @@ class Baseline:
 
         - `X`: DataFrame, dict of columns, array or list of rows. `features` names the columns of an array, or
           picks columns of a frame.
-        - `scores`, `uncertainty`: one number a row; `predictions`, `labels`: one label a row.
+        - `scores`: one number a row, or the rows of `predict_proba`: of two classes the probability of the second, of
+          more the largest, and then `uncertainty` follows from them too. `predictions`, `labels`: one label a row.
+        - `uncertainty`: one number a row, 1 less the margin between the two largest probabilities: what services count.
         - `categorical`: columns of numbers that mean categories. `exclude`: columns that get no summary.
         - `allowed`: range by feature, (lowest, highest), beyond which a value is out of range.
         - `importance`: by feature, or one number a column.
@@ -195,7 +197,7 @@ class Baseline:
         - `batches`: a list or another iterable of tables that can be read twice, such as a `DataFile`, or a
           function that gives them from the beginning whenever it is called. Each table as `X` of `fit`.
         - `scores`, `predictions`, `labels`, `uncertainty`: the name of a column, which then is no feature, or a
-          function of a batch that gives one value a row: `lambda X: model.predict_proba(X)[:, 1]`.
+          function of a batch that gives one value a row, as of `fit`: `lambda X: model.predict_proba(X)`.
         - `sample_rows`: rows of a uniform sample that decides kinds, bounds, quantiles and projections. It is
           what is held in memory, with one batch.
         - `progress`: is called with a `Progress` after each batch.

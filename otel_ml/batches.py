@@ -175,7 +175,7 @@ class _Reader:
         outputs = Outputs.read(rows, **given)
         return _Part(
             features={name: table[name] for name in self.columns if name not in self._options.exclude},
-            outputs={key: getattr(outputs, key) for key in given},
+            outputs={key: column for key in _FIELDS if (column := getattr(outputs, key)) is not None},
         )
 
     def _begin(self, table: Mapping[str, Column]) -> None:

@@ -118,12 +118,14 @@ class Capture:
     def exemplify(self, span: SpanContext, begun: int, duration: int, error_type: str | None) -> None:
         """Keep `span`, if it is sampled, as an example of calls that took about so long; `begun` is of
         `time.perf_counter_ns`."""
-        if span.trace_flags.sampled:
+        if span.trace_flags.sampled and not self._pending.idle:
             size = duration.bit_length()
             self.examples[size if error_type is None else -size] = span, begun, duration, error_type
 
     def drain(self) -> None:
         """Count everything that is queued. The caller holds the producer's lock."""
+        examples = list(self.examples.values())  # first: the calls that they are of are queued before them
+        self.examples.clear()
         n = len(self._queue)
         entries = self._queue[:n]
         del self._queue[:n]
@@ -131,8 +133,6 @@ class Capture:
         del self._failures[: len(failures)]
         decisions = self._decisions[:]
         del self._decisions[: len(decisions)]
-        examples = list(self.examples.values())
-        self.examples.clear()
         if self.skipped:
             _guard.drop(self._pending.reason, self.skipped)
             self.skipped = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -15,6 +15,14 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from . import semconv
 
 
+def _print(lines: Iterable[str], out: IO[str]) -> None:
+    """Print `lines`; nothing where `out` is closed, as what pytest captures into is at the end of the process."""
+    if not out.closed:
+        for line in lines:
+            print(line, file=out)
+        out.flush()
+
+
 class ConsoleSpans(SpanExporter):
     """Prints one line a span."""
 
@@ -22,9 +30,7 @@ class ConsoleSpans(SpanExporter):
         self._out = out or sys.stdout
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        for span in spans:
-            print(describe_span(span), file=self._out)
-        self._out.flush()
+        _print(map(describe_span, spans), self._out)
         return SpanExportResult.SUCCESS
 
 
@@ -77,9 +83,7 @@ class ConsoleEvents(LogRecordExporter):
         self._out = out or sys.stdout
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        for record in batch:
-            print(describe_event(record), file=self._out)
-        self._out.flush()
+        _print(map(describe_event, batch), self._out)
         return LogRecordExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
@@ -134,12 +138,14 @@ class ConsoleMetrics(MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
-        for resource in metrics_data.resource_metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    if metric.name.startswith("ml."):
-                        print(describe_metric(metric), file=self._out)
-        self._out.flush()
+        told = (
+            describe_metric(metric)
+            for resource in metrics_data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name.startswith("ml.")
+        )
+        _print(told, self._out)
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:

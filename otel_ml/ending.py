@@ -68,6 +68,7 @@ def _flush_in_children(util: Any, flush: Flush) -> None:
 def _flushing(flush: Flush) -> Callable[..., Any]:
     async def shutdown(wrapped: Callable[..., Any], _: object, args: tuple[Any, ...], kwargs: Any) -> None:
         await wrapped(*args, **kwargs)
-        await asyncio.to_thread(bounded, flush)
+        with _guard.guard("last_flush"):  # the loop's threads may have ended before the server
+            await asyncio.to_thread(bounded, flush)
 
     return shutdown

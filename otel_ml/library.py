@@ -10,6 +10,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class Library:
 
     system: str | None = None
     """`ml.system.name`; None: the package of the class."""
+    asked_once = False
+    """Whether there is but one operation, so that no second one can be asked of the same rows."""
 
     def name(self, obj: Any) -> str | None:
         """What the model is called when nobody registered it; None: as its class."""
@@ -65,6 +68,10 @@ class Library:
         names: Any = learned(obj, "feature_names_in_")
         return tuple(map(str, names)) if isinstance(names, np.ndarray) else None
 
+    def spelled(self, name: str) -> str:
+        """What the library makes of the name of a column."""
+        return name
+
     def content(self, obj: Any) -> Iterator[str]:
         """What copies of the object share and other models do not, in texts that are equal in every process."""
         get_params = getattr(obj, "get_params", None)
@@ -91,18 +98,25 @@ class Library:
 
 SKLEARN = Library()
 _taught: dict[str, Library] = {}
+_of_class: WeakKeyDictionary[type, Library] = WeakKeyDictionary()
+"""What was looked up once."""
 
 
 def teach(library: Library, *classes: str) -> Library:
     """Make `library` known for objects of these classes, `module.Class` each, and of what derives from them."""
     _taught.update(dict.fromkeys(classes, library))
+    _of_class.clear()
     return library
 
 
 def library_of(obj: object) -> Library:
     """What knows how to ask `obj`."""
-    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(obj).__mro__)
-    return next((_taught[name] for name in names if name in _taught), SKLEARN)
+    kind = type(obj)
+    found = _of_class.get(kind)
+    if found is None:
+        names = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)
+        found = _of_class[kind] = next((_taught[name] for name in names if name in _taught), SKLEARN)
+    return found
 
 
 def learned(obj: object, attribute: str) -> object | None:

@@ -9,8 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry._logs import LoggerProvider
@@ -30,7 +31,7 @@ _CONSOLE = "friendly_console"
 generation = 0
 """Grows when the producer or a provider is replaced; observers then connect anew."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # re-entrant: a signal handler can predict or flush while this thread holds it
 _ends_known = False
 _producer: Producer | None = None
 _tracer_provider: TracerProvider | None = None
@@ -49,11 +50,13 @@ def producer() -> Producer:
             _ends_known = True
         if _producer is None:
             settings = config.settings()
-            _producer = Producer(
+            made = Producer(
                 queue_bytes=settings.queue_bytes,
                 send_baseline=settings.send_baseline,
                 meter_provider=_meter_provider,
             )
+            if _producer is None:  # else a signal handler was here meanwhile
+                _producer = made
         return _producer
 
 
@@ -93,18 +96,43 @@ def use(
 def replaced(
     producer: Producer, meters: MeterProvider, tracers: TracerProvider, loggers: LoggerProvider
 ) -> Iterator[None]:
-    """Record through these and no others inside; afterwards through what there was before."""
-    global _producer, _meter_provider, _tracer_provider, _logger_provider, _held, generation
-    before = _producer, _meter_provider, _tracer_provider, _logger_provider, _held
-    _producer, _meter_provider, _tracer_provider, _logger_provider, _held = (
-        producer, meters, tracers, loggers, True,
-    )  # fmt: skip
-    generation += 1
+    """Record through these and no others inside; afterwards through what there was before.
+
+    Blocks that overlap, as those of two tasks may, each take back what is theirs: with the last one all is as it was.
+    """
+    with _lock:
+        mine = _Replacement((_producer, _meter_provider, _tracer_provider, _logger_provider, _held))
+        _replacements.append(mine)
+        _put((producer, meters, tracers, loggers, True))
     try:
         yield
     finally:
-        _producer, _meter_provider, _tracer_provider, _logger_provider, _held = before
-        generation += 1
+        with _lock:
+            later = _replacements[_replacements.index(mine) + 1 :]
+            _replacements.remove(mine)
+            if later:
+                later[0].before = mine.before
+            else:
+                _put(mine.before)
+
+
+_Used = tuple[Producer | None, MeterProvider | None, TracerProvider | None, LoggerProvider | None, bool]
+
+
+@dataclass(slots=True, eq=False)
+class _Replacement:
+    """A block of `replaced` that is not over."""
+
+    before: _Used
+
+
+_replacements: list[_Replacement] = []
+
+
+def _put(used: _Used) -> None:
+    global _producer, _meter_provider, _tracer_provider, _logger_provider, _held, generation
+    _producer, _meter_provider, _tracer_provider, _logger_provider, _held = used
+    generation += 1
 
 
 def reset() -> None:
@@ -122,8 +150,11 @@ def reset() -> None:
 def force_flush(timeout_millis: int = 10_000) -> bool:
     """Count what is queued and export it now, with the spans and events that wait.
 
-    True when there is a provider to export through and each one there is says it did.
+    True when there is a provider to export through, each one there is says it did, and no exporter that `configure`
+    set up has failed. OpenTelemetry's own readers and processors say yes also when their exporter failed: with
+    providers of your own, its log line is what tells.
     """
+    failures = _Exporter.failures
     counted = producer()
     with _guard.guard("attach"):
         counted.follow()
@@ -139,7 +170,7 @@ def force_flush(timeout_millis: int = 10_000) -> bool:
         flushed.append(False)
         with _guard.guard("flush"):
             flushed[-1] = bool(flush(timeout_millis))
-    done = bool(flushed) and all(flushed)
+    done = bool(flushed) and all(flushed) and _Exporter.failures == failures
     counted.untold |= not done
     return done
 
@@ -187,7 +218,13 @@ def configure(service_name: str | None = None) -> None:
 
 
 class _Exporter:
-    """An exporter that a forked child makes anew: on the connections of its parent both would talk at once."""
+    """An exporter that a forked child makes anew: on the connections of its parent both would talk at once.
+
+    It counts the exports that fail, of which readers and processors say nothing.
+    """
+
+    failures: ClassVar[int] = 0
+    """Of all exporters of this process."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -199,6 +236,16 @@ class _Exporter:
             self._parents = self._made  # kept: its end would end the parent's connections
             self._process, self._made = os.getpid(), self._make()
         return getattr(self._made, name)
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """What the exporter answers."""
+        done = False
+        try:
+            result = self.__getattr__("export")(*args, **kwargs)
+            done = result.name == "SUCCESS"
+        finally:
+            _Exporter.failures += not done
+        return result
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -302,7 +349,7 @@ def post_instrument() -> None:
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -100,6 +100,27 @@ class Prediction:
         return math.nan
 
 
+def uncertainties(outcome: Outcome, model: Model) -> NDArray[np.float64] | None:
+    """(n,) in [0, 1], what the histogram of uncertainty counts, NaN where it is not known; None: nothing is counted.
+
+    That of two classes follows from the score: it is counted only where the baseline has it too.
+    """
+    p, scores = outcome.probabilities, outcome.scores
+    if scores is None or outcome.score_type != "probability":
+        return None
+    asked = model.baseline is not None and model.baseline.uncertainty is not None
+    if not asked and (p is None or p.shape[1] < 3):
+        return None
+    with np.errstate(invalid="ignore"):
+        found = (
+            uncertainty.binary(uncertainty.COUNTED, scores)
+            if p is None
+            else uncertainty.MEASURES[uncertainty.COUNTED](p)
+        )
+    finite = np.isfinite(scores)
+    return found if finite.all() else np.where(finite, found, np.nan)
+
+
 NOTHING = Outcome()
 _F8 = np.dtype("f8")
 _OTHERWISE = frozenset(("predict_proba", "predict_log_proba", "decision_function", "score_samples"))
@@ -199,12 +220,11 @@ def _probabilities(values: NDArray[np.generic], model: Model) -> Outcome:
     if values.dtype.kind != "f" or values.ndim > 2:
         return NOTHING
     p = _floats(values)
-    if p.ndim == 1:
-        return Outcome(p, "probability")
-    if not _excludes(p):
-        return Outcome(p[:, 0], "probability") if p.shape[1] == 1 else NOTHING
-    scores = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
-    return Outcome(scores, "probability", _likeliest(p, model.classes), p)
+    if p.ndim == 1 or (p.shape[1] == 1 and len(model.classes or ()) != 1):
+        return Outcome(p.reshape(len(p)), "probability")
+    if not uncertainty.excludes(p):
+        return NOTHING
+    return Outcome(uncertainty.score(p), "probability", _likeliest(p, model.classes), p)
 
 
 def _likeliest(p: NDArray[np.float64], classes: tuple[object, ...] | None) -> NDArray[np.generic] | None:
@@ -216,13 +236,6 @@ def _likeliest(p: NDArray[np.float64], classes: tuple[object, ...] | None) -> ND
         best = int(p.argmax())
         return np.asarray(classes[best : best + 1])
     return np.asarray(np.asarray(classes)[p.argmax(axis=1)])
-
-
-def _excludes(p: NDArray[np.float64]) -> bool:
-    """Whether rows are distributions over classes that exclude each other: most of them, for one can be broken."""
-    if len(p) == 1:  # 2 µs less on every call
-        return not abs(sum(p[0].tolist()) - 1.0) > 1e-3
-    return 2 * int(np.count_nonzero(np.abs(p.sum(axis=1) - 1.0) > 1e-3)) <= len(p)
 
 
 def _sums_to_one(values: NDArray[np.generic]) -> bool:

@@ -15,6 +15,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics
@@ -96,7 +97,7 @@ class Producer:
         self._parents_instance: str | None = None
         self.untold = False
         """True when something was counted since this was set to False, as what flushes does."""
-        self._wake = threading.Event()
+        self._wake: SimpleQueue[None] = SimpleQueue()  # re-entrant: a signal handler can predict
         self._flusher: threading.Thread | None = None
         self._collected = clock()
         self._closed = False
@@ -104,8 +105,7 @@ class Producer:
         if readers.disabled():
             self._switch_off()
         self._install()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=_weakly(self._before_fork), after_in_child=_weakly(self._after_fork))
+        _producers.add(self)
 
     # --- the way in
 
@@ -172,7 +172,7 @@ class Producer:
         if self._pending.bytes >= self._pending.limit:
             with _guard.guard("drain"):
                 self.drain()
-        elif not self._wake.is_set():
+        elif self._wake.empty():
             with _guard.guard("flusher"):  # no more threads: then the caller counts at the limit
                 self._wake_flusher()
         if self._clock() - self._collected > IDLE_AFTER and not self._readers:
@@ -183,12 +183,11 @@ class Producer:
             flusher = threading.Thread(target=self._flush, name="otel-ml-flusher", daemon=True)
             flusher.start()
             self._flusher = flusher
-        self._wake.set()
+        self._wake.put(None)
 
     def _flush(self) -> None:
         while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
+            self._wake.get()
             self.drain()
 
     def _fall_idle(self) -> None:
@@ -208,7 +207,7 @@ class Producer:
     def close(self) -> None:
         """Detach from every reader."""
         self._closed = True
-        self._wake.set()
+        self._wake.put(None)
         self._detach()
 
     def _detach(self, keep: Collection[MetricReader] = ()) -> None:
@@ -228,16 +227,21 @@ class Producer:
     def follow(self) -> None:
         """Find the readers before they collect, and move on when another provider stands where one was, as a test
         may put it there. Never from a callback: what it makes needs the locks of a provider."""
-        consumer = readers.consumer_of(self._in_use)
-        before = None if self._consumer is None else self._consumer()
-        if consumer is not None and consumer is not before:
-            moved = self._consumer is not None
-            self._consumer = weakref.ref(consumer)
-            if moved:
-                # a wrapping provider has taken our gauge along: what its readers were told is not told again
-                self._detach(keep=readers.readers_of(self._in_use))
-                self._install()
+        if self._moved():
+            # a wrapping provider has taken our gauge along: what its readers were told is not told again
+            self._detach(keep=readers.readers_of(self._in_use))
+            self._install()
         self._attach()
+
+    def _moved(self) -> bool:
+        """Whether another provider stands where one was; told to one of several threads that ask."""
+        consumer = readers.consumer_of(self._in_use)
+        with self._lock:
+            before = self._consumer
+            if consumer is None or (before is not None and before() is consumer):
+                return False
+            self._consumer = weakref.ref(consumer)
+            return before is not None
 
     @property
     def _in_use(self) -> MeterProvider:
@@ -371,7 +375,7 @@ class Producer:
     def _after_fork(self) -> None:
         """A child starts at zero under an identity of its own; what the parent queued is the parent's."""
         self._lock = threading.RLock()
-        self._wake = threading.Event()
+        self._wake = SimpleQueue()
         self._flusher = None
         self._parents_instance = self._given_instance
         self.untold = False
@@ -422,12 +426,18 @@ class _WeakCallback:
         return method() if method is not None else []
 
 
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    reference = weakref.WeakMethod(method)
+_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
 
-    def call() -> None:
-        found = reference()
-        if found is not None:
-            found()
 
-    return call
+def _before_fork() -> None:
+    for producer in list(_producers):
+        producer._before_fork()
+
+
+def _after_fork() -> None:
+    for producer in list(_producers):
+        producer._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # once, for what is registered stays for ever
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -146,7 +146,7 @@ ATTRIBUTES = {
     FEEDBACK_VALUE: "The true value.",
     FEEDBACK_SOURCE: "Who knew the truth, as given to `otel_ml.feedback`.",
     PREDICTION_UNCERTAINTY: "How unsure the model is of the row: 0 certain, 1 undecided.",
-    UNCERTAINTY_TYPE: "least_confidence, margin or entropy.",
+    UNCERTAINTY_TYPE: "least_confidence, margin or entropy; on metrics margin.",
     SAMPLING_REASON: "Which sampler decided: random, stratum, uncertainty or rule.",
     SAMPLING_PROBABILITY: "Probability with which the row is kept, 1 / its weight; on a span, that any row is.",
     SAMPLING_STRATUM: "Stratum of the row; after 100 strata the others are `__other__`, no value is `__missing__`.",
@@ -156,7 +156,8 @@ ATTRIBUTES = {
     FEATURE_STATE: "ok, missing, non_finite, out_of_range, unseen or type_mismatch.",
     BASELINE_ID: "Content hash of the baseline whose bounds or categories were used.",
     DRIFT_SEGMENT: "Key of the segment that is judged; absent for all rows together.",
-    DRIFT_TARGET: "What is compared: feature, score, prediction or projection; on `ml.feature.value` only projection.",
+    DRIFT_TARGET: "What is compared: feature, score, prediction, uncertainty or projection; on `ml.feature.value` "
+    "only projection.",
     DRIFT_STATISTIC: "The statistic that a limit is for.",
     DRIFT_WINDOW_NAME: "Name of the window, when there are several.",
     DRIFT_STATUS_NAME: "ok, warning or drifted.",
@@ -212,6 +213,14 @@ PREDICTION_SCORES = Metric(
     "",
     "Scores the model gave.",
     (*_IDENTITY, SEGMENT, SCORE_TYPE, BASELINE_ID),
+)
+PREDICTION_UNCERTAINTIES = Metric(
+    "ml.prediction.uncertainty",
+    "histogram",
+    "",
+    "How unsure the model was, by the margin between its two likeliest classes: of models with more than two classes, "
+    "where the output holds the probabilities of all, and of those whose baseline has uncertainty.",
+    (*_IDENTITY, SEGMENT, UNCERTAINTY_TYPE, BASELINE_ID),
 )
 PREDICTIONS = Metric(
     "ml.predictions", "counter", "{prediction}", "Predictions by label.",

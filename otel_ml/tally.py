@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.trace import SpanContext
 
-from . import _guard, semconv
+from . import _guard, semconv, uncertainty
 from .columns import Table, categories, category
 from .feature import Categorical, Feature, Numeric, Undecided, kind_of
 from .kernel import Kernel, blocks
 from .model import MAX_FEATURES, Model
-from .prediction import Outcome
+from .prediction import Outcome, uncertainties
 from .projection import Projected
 from .rows import names_of
 from .segment import MAX_FEATURES as MAX_SEGMENTED
@@ -57,6 +57,7 @@ class Tally:
         self._positional: dict[int, list[tuple[int, Feature]]] = {}
         self._kernels: dict[int, Kernel] = {}
         self._scores: dict[str, Buckets | Exponential] = {}
+        self._uncertainty: Buckets | None = None
         self._labels: dict[str, Count] = {}
         self._columns = frozenset(model.baseline.columns if model.baseline is not None else ())
         self._extra: set[str] = set()
@@ -250,12 +251,16 @@ class Tally:
     # --- outcomes
 
     def add_outcome(self, outcome: Outcome) -> None:
-        """Count scores and labels."""
+        """Count scores, labels and uncertainty."""
         if outcome.scores is not None:
             self._add_scores(outcome.scores, outcome.score_type)
         if outcome.labels is not None:
             for label, amount in categories(outcome.labels)[0].items():
                 self._label(label).add(amount)
+        unsure = uncertainties(outcome, self._model)
+        if unsure is not None:
+            known = np.isfinite(unsure)
+            self._uncertainties().add(unsure if known.all() else unsure[known])
 
     def _add_scores(self, scores: NDArray[np.float64], kind: str) -> None:
         finite = np.isfinite(scores)
@@ -278,6 +283,17 @@ class Tally:
                 empty = Exponential()
             self._scores[kind] = self._ledger.get(semconv.PREDICTION_SCORES, attributes, empty).sketch
         return self._scores[kind]
+
+    def _uncertainties(self) -> Buckets:
+        if self._uncertainty is None:
+            attributes = {**self._cut, semconv.UNCERTAINTY_TYPE: uncertainty.COUNTED}
+            baseline, bounds = self._model.baseline, _UNIFORM
+            if baseline is not None and baseline.uncertainty is not None:
+                attributes[semconv.BASELINE_ID] = baseline.id
+                bounds = baseline.uncertainty.bounds
+            empty = Buckets(bounds, with_sum=True)
+            self._uncertainty = self._ledger.get(semconv.PREDICTION_UNCERTAINTIES, attributes, empty).sketch
+        return self._uncertainty
 
     def _label(self, label: str) -> Count:
         if label not in self._labels and len(self._labels) >= MAX_LABELS:

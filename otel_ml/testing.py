@@ -24,7 +24,7 @@ from . import _guard, pipeline, semconv
 from ._memory import Memory
 from .events import label_of
 from .model import Model
-from .prediction import read_outcome
+from .prediction import read_outcome, uncertainties
 
 __all__ = ["Event", "Feature", "Feedback", "Prediction", "Recorded", "Span", "Violation", "recorded"]
 
@@ -53,6 +53,9 @@ class Prediction:
     error: str | None = None
     """Type of the exception that the call raised."""
     variant: str | None = None
+    uncertainties: tuple[float, ...] = ()
+    """One a row, 0 certain to 1 undecided, NaN where it is not known; empty where `ml.prediction.uncertainty` counts
+    none."""
 
     @property
     def score(self) -> float | None:
@@ -256,11 +259,13 @@ def _prediction(
     outcome = read_outcome(output, model, operation)
     scores = () if outcome.scores is None else tuple(outcome.scores.tolist())
     labels = () if outcome.labels is None else tuple(map(label_of, outcome.labels.tolist()))
+    unsure = uncertainties(outcome, model)
     kind = outcome.score_type if scores else None
     seconds = duration * 1e-9
     return Prediction(
-        model.name, model.version, operation, rows, scores, kind, labels, seconds, error, model.variant
-    )
+        model.name, model.version, operation, rows, scores, kind, labels, seconds, error, model.variant,
+        () if unsure is None else tuple(unsure.tolist()),
+    )  # fmt: skip
 
 
 def _only(name: str, values: Sequence[T]) -> T | None:
@@ -297,10 +302,15 @@ def _buckets(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> dict[
     width = 2.0**-point.scale
     found = {(0.0, 0.0): point.zero_count}
     for i, count in enumerate(point.positive.bucket_counts, point.positive.offset):
-        found[2 ** (i * width), 2 ** ((i + 1) * width)] = count
+        found[_power(i * width), _power((i + 1) * width)] = count
     for i, count in enumerate(point.negative.bucket_counts, point.negative.offset):
-        found[-(2 ** ((i + 1) * width)), -(2 ** (i * width))] = count
+        found[-_power((i + 1) * width), -_power(i * width)] = count
     return found
+
+
+def _power(exponent: float) -> float:
+    """2**exponent; the bucket of the largest numbers has no finite end."""
+    return math.inf if exponent >= 1024 else 2.0**exponent
 
 
 def _span(span: Any) -> Span:

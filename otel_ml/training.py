@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import columns, fitting, semconv
+from . import columns, fitting, semconv, uncertainty
 from .binning import BUCKETS
 from .columns import Column, SparseColumns, Table
 from .errors import BaselineError
@@ -60,7 +61,15 @@ class Outputs:
 
     @classmethod
     def read(cls, rows: int, **given: object) -> Outputs:
-        """The given values as columns. Raises `BaselineError` when one has not `rows` values."""
+        """The given values as columns. Raises `BaselineError` when one has not `rows` values.
+
+        `scores` of (n, k) are probabilities, and give the uncertainty too where that says more than they do.
+        """
+        p = _distributions(given.get("scores"))
+        if p is not None:
+            given["scores"] = uncertainty.score(p)
+            if p.shape[1] > 2 and given.get("uncertainty") is None:
+                given["uncertainty"] = uncertainty.MEASURES[uncertainty.COUNTED](p)
         return cls(
             **{name: _line(name, values, rows) for name, values in given.items() if values is not None}
         )
@@ -232,11 +241,23 @@ def _given_names(read: Sequence[Column], features: Sequence[str] | None) -> Mapp
     return dict(zip(features, read, strict=True))
 
 
+def _distributions(scores: object) -> NDArray[np.float64] | None:
+    """Rows of probabilities (n, k) of two classes or more, as `predict_proba` gives them; None for anything else."""
+    shape = getattr(scores, "shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] < 2:
+        return None
+    p = np.asarray(scores)
+    if p.shape != shape or p.dtype.kind != "f":
+        return None
+    p = p.astype(np.float64, copy=False)
+    return p if uncertainty.excludes(p) else None
+
+
 def _line(name: str, values: object, rows: int) -> Column:
     try:
         column = columns.series(values)
     except ValueError as error:
-        hint = "; of a binary classifier give predict_proba(X)[:, 1]" if name == "scores" else ""
+        hint = "; of a classifier give predict_proba(X), whose rows add up to 1" if name == "scores" else ""
         raise BaselineError(f"{name}= needs one value a row: {error}{hint}") from error
     if len(column) != rows:
         raise BaselineError(f"{name}= has {len(column)} values, the training data has {rows} rows")

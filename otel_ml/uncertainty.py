@@ -10,12 +10,25 @@ p₁ ≥ p₂ are the two largest of a row's K probabilities. [1] B. Settles, Ac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+COUNTED = "margin"
+"""The measure that is counted in histograms: one and the same for all, so that no sampler's choice looks like drift.
+Of three classes or more it says what the largest probability, their score, does not."""
+
+_NARROW = 40
+"""Columns up to which many rows are gone through column by column: NumPy's reductions of short rows take ten times as
+long with 3 columns, and as long with 40."""
+_MANY = 100
+"""Rows from which that pays."""
+_BLOCK_BYTES = 2**19
+"""Gone through at a time: a column of rows that left the cache takes three times as long."""
 
 
 def least_confidence(p: Floats) -> Floats:
@@ -24,7 +37,7 @@ def least_confidence(p: Floats) -> Floats:
     A row with NaN gives NaN, a single class 0.
     """
     k = p.shape[1]
-    return _zero_to_one((1.0 - p.max(axis=1)) * (k / max(k - 1, 1)))
+    return _zero_to_one((1.0 - _largest(p)) * (k / max(k - 1, 1)))
 
 
 def margin(p: Floats) -> Floats:
@@ -37,8 +50,7 @@ def margin(p: Floats) -> Floats:
         return least_confidence(p)
     if k == 2:
         return _zero_to_one(1.0 - np.abs(p[:, 0] - p[:, 1]))
-    top = np.partition(p, k - 2, axis=1)[:, k - 2 :]  # NaNs go to the end, so to both or to the first
-    return _zero_to_one(1.0 - (top[:, 1] - top[:, 0]))
+    return _zero_to_one(1.0 - _ahead(p))
 
 
 def entropy(p: Floats) -> Floats:
@@ -88,6 +100,62 @@ def of_score(measure: str, p: float) -> float:
     if not 0.0 <= p <= 1.0:
         return math.nan
     return of_row(measure, (1.0 - p, p)) if measure == "entropy" else 1.0 - abs(2.0 * p - 1.0)
+
+
+def excludes(p: Floats) -> bool:
+    """Whether rows are distributions over classes that exclude each other: most of them, for one can be broken."""
+    if len(p) == 1:  # 2 µs less on every call
+        return not abs(sum(p[0].tolist()) - 1.0) > 1e-3
+    return 2 * int(np.count_nonzero(np.abs(p.sum(axis=1) - 1.0) > 1e-3)) <= len(p)
+
+
+def score(p: Floats) -> Floats:
+    """What is the score of `p` (n, k) probabilities, to (n,): of two classes that of the second, else the largest."""
+    return p[:, 1] if p.shape[1] == 2 else _largest(p)
+
+
+def _largest(p: Floats) -> Floats:
+    """The largest number of each row of `p` (n, k), k one or more; NaN of a row with NaN."""
+    found: Floats = (
+        p.max(axis=1) if not _is_long(p) else np.concatenate([*map(_largest_by_column, _blocks(p))])
+    )
+    return found
+
+
+def _largest_by_column(p: Floats) -> Floats:
+    found: Floats = reduce(np.maximum, p.T)
+    return found
+
+
+def _ahead(p: Floats) -> Floats:
+    """How far the largest number of each row is ahead of the second largest; NaN of a row with NaN."""
+    return np.concatenate([*map(_ahead_by_column if _is_long(p) else _ahead_by_row, _blocks(p))])
+
+
+def _ahead_by_column(p: Floats) -> Floats:
+    second, first = np.minimum(p[:, 0], p[:, 1]), np.maximum(p[:, 0], p[:, 1])
+    for column in p.T[2:]:
+        np.maximum(second, np.minimum(first, column), out=second)
+        np.maximum(first, column, out=first)
+    return np.subtract(first, second, out=first)
+
+
+def _ahead_by_row(p: Floats) -> Floats:
+    rest = p.copy()
+    best = np.arange(len(p)), p.argmax(axis=1)  # the first NaN, where there is one
+    first = rest[best]
+    rest[best] = -np.inf
+    ahead: Floats = first - rest.max(axis=1)
+    return ahead
+
+
+def _blocks(p: Floats) -> Iterator[Floats]:
+    step = max(_BLOCK_BYTES // (8 * p.shape[1]), 1)
+    return (p[start : start + step] for start in range(0, max(len(p), 1), step))
+
+
+def _is_long(p: Floats) -> bool:
+    return 1 < p.shape[1] <= _NARROW and len(p) >= _MANY
 
 
 def _zero_to_one(values: Floats) -> Floats:

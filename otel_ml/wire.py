@@ -205,7 +205,9 @@ def _cumulative(spec: semconv.Metric, data: Histogram | Sum) -> Metric:
 def _targets(model: Model) -> list[tuple[str, Summary]]:
     baseline = model.baseline
     assert baseline is not None
-    others = (("score", baseline.scores), ("prediction", baseline.predictions))
+    others = (
+        ("score", baseline.scores), ("prediction", baseline.predictions), ("uncertainty", baseline.uncertainty),
+    )  # fmt: skip
     features: list[tuple[str, Summary]] = [("feature", summary) for summary in model.features().values()]
     projections = [("projection", projection.summary) for projection in baseline.projections]
     given = [(target, summary) for target, summary in others if summary is not None]

@@ -7,7 +7,6 @@ cannot be used leaves what was read before in its place, and says so.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import logging
@@ -81,7 +80,10 @@ class BearerToken:
         scheme: str = "Bearer",
         header: str = "Authorization",
     ) -> None:
-        self._tokens = tuple(tokens)
+        try:
+            self._tokens = tuple(map(_token, tokens))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
         self._file = _File(filename, _tokens) if filename is not None else None
         self._prefix = f"{scheme} " if scheme else ""
         self.header = header.lower()
@@ -89,8 +91,10 @@ class BearerToken:
 
     def allows(self, value: str) -> bool:
         """Whether the value of the header is one of the tokens, after the scheme."""
+        scheme, token = value[: len(self._prefix)], value[len(self._prefix) :]
         # No early end: which token it is, and how much of it is right, does not show in time.
-        return sum(_same(value, self._prefix + token) for token in self._all()) > 0
+        right = sum(_same(token, one) for one in self._all()) > 0
+        return right and scheme.lower() == self._prefix.lower()
 
     def headers(self) -> Mapping[str, str]:
         """The header with the first token."""
@@ -101,10 +105,16 @@ class BearerToken:
 
 
 def _tokens(text: str) -> tuple[str, ...]:
-    tokens = tuple(line.strip() for line in text.splitlines() if line.strip())
+    tokens = tuple(_token(line.strip()) for line in text.splitlines() if line.strip())
     if not tokens:
         raise ValueError("has no token; write one a line")
     return tokens
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or text != text.strip() or not text:
+        raise ValueError("has a token that is empty, or has characters that a header cannot carry")
+    return text
 
 
 # --- names and passwords ----------------------------------------------------------------------------------
@@ -131,7 +141,7 @@ class BasicServer:
         scheme, _, encoded = value.partition(" ")
         try:
             name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not of text
             return False
         stored = {**self._inline, **(self._file.value() if self._file is not None else {})}
         # A name that nobody has takes as long as a wrong password.

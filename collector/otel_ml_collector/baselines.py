@@ -188,8 +188,11 @@ class Baselines:
 def from_file(baseline: Baseline) -> Reference:
     """A baseline file's content in the form the engine compares with."""
     targets = {Target("feature", name): _summary(summary) for name, summary in baseline.features.items()}
-    # Scores and predictions have a value in every row, so their states are not compared.
-    for kind, summary in (("score", baseline.scores), ("prediction", baseline.predictions)):
+    # Outputs have a value in every row, so their states are not compared.
+    outputs = (
+        ("score", baseline.scores), ("prediction", baseline.predictions), ("uncertainty", baseline.uncertainty),
+    )  # fmt: skip
+    for kind, summary in outputs:
         if summary is not None:
             targets[Target(kind)] = replace(_summary(summary), states=None)
     for projection in baseline.projections:

@@ -38,6 +38,8 @@ from .signals import Signal
 from .window import WindowSpec
 
 _MIB = 1024 * 1024
+_HELD_MIB = 256
+"""Of requests under way; at most a quarter of the limit of a memory_limiter."""
 _BASELINE_PREFIX = "ml.baseline."
 
 
@@ -126,7 +128,7 @@ def receiver(
     *,
     extensions: Mapping[str, Extension],
     forward: Mapping[Signal, Forward] | None = None,
-    memory: MemoryLimiter | None = None,
+    memory: MemorySettings | None = None,
 ) -> Receiver:
     """The receiver these settings ask for; its decoder has the limits of the processor behind it."""
     grpc, http = settings.protocols.grpc, settings.protocols.http
@@ -162,10 +164,11 @@ def exporter(
     return OtlpExporter(name, settings, signals, auth=None if auth is None else security.client_auth(auth))
 
 
-def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemoryLimiter | None) -> ReceiverLimits:
+def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemorySettings | None) -> ReceiverLimits:
     grpc, http = settings.protocols.grpc or Grpc(), settings.protocols.http or Http()
     return ReceiverLimits(
         max_recv_msg_size=grpc.max_recv_msg_size_mib * _MIB,
+        max_held_bytes=_HELD_MIB * _MIB if memory is None else min(_HELD_MIB, memory.limit_mib // 4) * _MIB,
         max_concurrent_streams=grpc.max_concurrent_streams,
         max_request_body_size=http.max_request_body_size,
         read_timeout=http.read_timeout,
@@ -175,7 +178,7 @@ def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemoryLimit
             max_buckets=drift.limits.max_buckets,
             max_cached_series=drift.limits.max_streams,
         ),
-        admit=admit_all if memory is None else memory.check,
+        admit=admit_all if memory is None else memory_limiter(memory).check,
     )
 
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,38 +160,33 @@ async def _run(arguments: argparse.Namespace) -> int:
     _say(f"version {__version__}", *service.describe())
     if arguments.ready_file is not None:
         _write(arguments.ready_file, ports)
-    with _reloading(service, arguments):
-        await service.run(stop)
+    await service.run(stop, between=_reloader(service, arguments))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _say("stopping")
     await service.stop(GRACE)
     return 0
 
 
-@contextlib.contextmanager
-def _reloading(service: Service, arguments: argparse.Namespace) -> Iterator[None]:
-    """SIGHUP reads the configuration again; one that is wrong changes nothing, and it is said."""
+def _reloader(service: Service, arguments: argparse.Namespace) -> Callable[[], Awaitable[None]]:
+    """Reads the configuration again after a SIGHUP; one that is wrong changes nothing, and it is said."""
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
+    # Not the loop's: it leaves none behind when it closes, and then a SIGHUP would end the process.
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
 
     async def reload() -> None:
-        while True:
-            await asked.wait()
-            asked.clear()
-            try:
-                await service.reload(_config(arguments))
-            except OtelMLError as error:
-                _say(f"not reloaded, the configuration before stays in use: {error}")
-            except Exception:
-                logging.getLogger(__name__).exception("the configuration was not reloaded")
-            else:
-                _say("reloaded", *service.describe())
+        if not asked.is_set():
+            return
+        asked.clear()
+        try:
+            await service.reload(await asyncio.to_thread(_config, arguments))
+        except OtelMLError as error:
+            _say(f"not reloaded, the configuration before stays in use: {error}")
+        except Exception:
+            logging.getLogger(__name__).exception("the configuration was not reloaded")
+        else:
+            _say("reloaded", *service.describe())
 
-    task = asyncio.create_task(reload())
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-        task.cancel()
+    return reload
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

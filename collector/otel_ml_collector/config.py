@@ -365,6 +365,7 @@ def _unknown(key: str, known: Mapping[str, Any] | tuple[str, ...], *, what: str 
 
 
 _LIST_ERRORS = ("tuple_type", "too_short", "too_long")
+_MAPPING_ERRORS = ("model_type", "dict_type")
 
 
 def _message(model: type[Section], detail: ErrorDetails) -> str:
@@ -379,6 +380,10 @@ def _message(model: type[Section], detail: ErrorDetails) -> str:
         message = (
             "must be two numbers, [warning, drifted]" if pair else "must be a list with one entry or more"
         )
+    elif kind in _MAPPING_ERRORS:
+        message = "must be a mapping"
+    elif kind == "string_type":
+        message = "must be text; write it in quotes"
     elif kind != "value_error":
         message = message.replace("Input should be", "must be").replace("Dictionary should", "must")
     shown = "" if SECRETS.intersection(loc) else f", got {_shown(detail['input'])}"

@@ -42,7 +42,7 @@ class Document:
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
-    """Line (from 1) of each key."""
+    """Line (from 1) of each key; 0 for one that is not in a text."""
     problems: list[Problem] = field(default_factory=list)
     source: str = ""
     parts: list[Document] = field(default_factory=list)
@@ -53,8 +53,9 @@ class Document:
         while path:
             for part in reversed(self.parts or [self]):
                 if path in part.lines:
-                    file = f"{part.source}, " if self.parts else ""
-                    return f" ({file}line {part.lines[path]})"
+                    line = part.lines[path]
+                    file = [part.source] if self.parts else []
+                    return f" ({', '.join([*file, f'line {line}'] if line else file)})"
             path = path[:-1]
         return ""
 
@@ -76,19 +77,22 @@ class _Loader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def read(text: str, environ: Mapping[str, str], source: str = "") -> Document:
-    """The content of one YAML `text`; what is wrong with it stands in `problems`, never in an exception."""
+def read(text: str, environ: Mapping[str, str], source: str = "", at: Path = ()) -> Document:
+    """The content of one YAML `text`; what is wrong with it stands in `problems`, never in an exception.
+
+    `at` is the path of a key whose value the text is.
+    """
     document = Document(source=source)
     size = len(text.encode(errors="replace"))
     if size > MAX_BYTES:
-        return _refused(document, f"{size} bytes are more than the {MAX_BYTES} a configuration may have")
+        return _refused(document, f"{size} bytes are more than the {MAX_BYTES} a configuration may have", at)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:
-            document.data = _Walk(loader, environ, document).value(node, ())
+            document.data = _Walk(loader, environ, document).value(node, at)
     except yaml.YAMLError as error:
-        return _refused(document, f"not valid YAML: {_in_one_line(error)}")
+        return _refused(document, f"not valid YAML: {_in_one_line(error)}", at)
     return document
 
 
@@ -112,21 +116,22 @@ def _over(below: Any, above: Any) -> Any:
 def assignment(text: str, environ: Mapping[str, str]) -> Document:
     """The document that `key=value` stands for; the parts of the key are set apart by dots or by `::`."""
     key, equals, value = text.partition("=")
-    parts = key.strip().split("::" if "::" in key else ".")
-    document = read(value, environ, source=f"--set {key}")
+    parts = tuple(key.strip().split("::" if "::" in key else "."))
+    source = f"--set {key}"
     if not equals or not all(parts):
-        document.problems.append(
-            Problem((), f"{text!r} is not key=value, like service.extensions=[health_check]")
+        return _refused(
+            Document(source=source), f"{source!r} is not key=value, like processors.ml_drift.alpha=0.01"
         )
-        return document
+    document = read(value, environ, source=source, at=parts)
+    document.lines[parts] = 0
     for part in reversed(parts):
         document.data = {part: document.data}
     return document
 
 
-def _refused(document: Document, message: str) -> Document:
+def _refused(document: Document, message: str, at: Path = ()) -> Document:
     document.data = None
-    document.problems.append(Problem((), message))
+    document.problems.append(Problem(at, message))
     return document
 
 

@@ -24,7 +24,7 @@ class ModelKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """What is compared: `kind` is one of `semconv.TARGETS`, `name` the feature's (empty for score and prediction)."""
+    """What is compared: `kind` is one of `semconv.TARGETS`, `name` the feature's (empty for outputs)."""
 
     kind: str
     name: str = ""
@@ -62,7 +62,7 @@ class TargetEvaluation:
     p_value: float | None
     """After correction."""
     state_shares: Mapping[str, float]
-    """Share of each of `semconv.STATES` in the current window (empty for score and prediction)."""
+    """Share of each of `semconv.STATES` in the current window (empty for outputs)."""
     state_effects: Mapping[str, float]
     """Cohen's h of each state against the baseline."""
     bins: Bins | None

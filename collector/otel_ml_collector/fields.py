@@ -141,7 +141,8 @@ class GrpcTarget:
     secure: bool | None
 
     def __str__(self) -> str:
-        return self.target
+        scheme = {None: "", False: "http://", True: "https://"}[self.secure]
+        return f"{scheme}{self.target}"
 
 
 def grpc_target(value: object) -> GrpcTarget:

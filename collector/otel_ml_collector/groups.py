@@ -60,6 +60,7 @@ _CURRENT: Mapping[str, tuple[Part, str, str]] = {
     semconv.FEATURE_CATEGORIES.name: ("category", "feature", semconv.FEATURE_CATEGORY),
     semconv.FEATURE_OBSERVATIONS.name: ("state", "feature", semconv.FEATURE_STATE),
     semconv.PREDICTION_SCORES.name: ("histogram", "score", ""),
+    semconv.PREDICTION_UNCERTAINTIES.name: ("histogram", "uncertainty", ""),
     semconv.PREDICTIONS.name: ("category", "prediction", semconv.PREDICTION_LABEL),
     semconv.INFERENCE_ROWS.name: ("rows", "", ""),
 }

@@ -9,12 +9,11 @@ from typing import Protocol
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2_grpc
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from .server import HttpServer
+from .server import HttpServer, application
 
 
 class HealthServicer(Protocol):
@@ -34,7 +33,7 @@ class HealthEndpoint:
         self._clock = clock
         self._up_since: float | None = None
         routes = [Route("/", self._answer, methods=["GET"])]
-        self._server = HttpServer(Starlette(routes=routes), endpoint)
+        self._server = HttpServer(application(routes), endpoint)
 
     @property
     def port(self) -> int | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ Forward = Callable[[bytes, int], None]
 ENCODINGS = {"gzip": 31, "deflate": 15}
 """Content encodings besides identity, and their zlib window bits."""
 _CHUNK = 1024 * 1024
+_MAX_STREAMS = 100
+"""Streams of gzip that may follow one another; each costs a copy of a chunk."""
 _VALUES_A_POINT = 5
 """JSON values for each point the limits allow; a histogram has a hundred, and requests far fewer points."""
 
@@ -264,28 +266,36 @@ def count_items(body: bytes, limit: int) -> int:
 
 def decompress(body: bytes, encoding: str, *, limit: int) -> bytes:
     """The body without its encoding; Refusal when it exceeds `limit` bytes, DecodeError when it is broken."""
-    inflate = zlib.decompressobj(ENCODINGS[encoding])
     parts: list[bytes] = []
-    size, start = 0, 0
+    size = 0
     try:
-        while start < len(body) and not inflate.eof:
-            packed = body[start : start + _CHUNK]
-            start += len(packed)
-            while packed:
-                # A piece at a time: what is too large is noticed after a piece too many, not after all.
-                parts.append(inflate.decompress(packed, _CHUNK))
-                packed = inflate.unconsumed_tail
-                size += len(parts[-1])
-                if size > limit:
-                    raise too_large(limit)
-        parts.append(inflate.flush())
+        for part in _inflated(memoryview(body), encoding):
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            parts.append(part)
     except zlib.error as error:
         raise DecodeError(f"the body is not valid {encoding}: {error}") from error
-    if not inflate.eof or inflate.unused_data or start < len(body):
-        raise DecodeError(f"the body is not one complete {encoding} stream")
-    if size + len(parts[-1]) > limit:
-        raise too_large(limit)
     return b"".join(parts)
+
+
+def _inflated(body: memoryview, encoding: str) -> Iterator[bytes]:
+    """A piece at a time: what is too large is noticed after a piece too many, not after all."""
+    for _ in range(_MAX_STREAMS if encoding == "gzip" else 1):
+        inflate, start = zlib.decompressobj(ENCODINGS[encoding]), 0
+        while start < len(body) and not inflate.eof:
+            packed: bytes | memoryview = body[start : start + _CHUNK]
+            start += len(packed)
+            while packed:
+                yield inflate.decompress(packed, _CHUNK)
+                packed = inflate.unconsumed_tail
+        yield inflate.flush()
+        if not inflate.eof:
+            break
+        body = body[start - len(inflate.unused_data) :]
+        if not body:
+            return
+    raise DecodeError(f"the body is not one complete {encoding} stream")
 
 
 def too_large(limit: int) -> Refusal:

@@ -5,6 +5,7 @@ Both refuse with `Overloaded`, which senders take as "later", never as "drop it"
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -108,21 +109,40 @@ class Admission:
         self._bytes = _Share("bytes of requests under way", held_bytes, held_bytes // 2)
 
     @contextlib.contextmanager
-    def request(self, sender: str) -> Iterator[Callable[[int], None]]:
-        """A place for one request, and what to call with the bytes it comes to hold; both raise Overloaded."""
-        held = 0
-
-        def hold(size: int) -> None:
-            nonlocal held
-            self._bytes.take(sender, size)
-            held += size
-
+    def request(self, sender: str) -> Iterator[Place]:
+        """A place for one request, given back with all it holds at the end; raises Overloaded."""
         self._requests.take(sender, 1)
+        place = Place(sender, self._bytes)
         try:
-            yield hold
+            yield place
         finally:
-            self._bytes.give(sender, held)
+            place.keep(0)
             self._requests.give(sender, 1)
+
+
+class Place:
+    """What one request holds of the bytes there are."""
+
+    def __init__(self, sender: str, share: _Share) -> None:
+        self._sender, self._share = sender, share
+        self._held = 0
+
+    def hold(self, size: int) -> None:
+        """Hold as many bytes more; raises Overloaded."""
+        self._share.take(self._sender, size)
+        self._held += size
+
+    async def reserve(self, size: int, timeout: float) -> None:
+        """As `hold`, but bytes that are taken are waited for; Overloaded after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._share.lack(self._sender, size) and (left := deadline - time.monotonic()) > 0:
+            await self._share.given(left)
+        self.hold(size)
+
+    def keep(self, size: int) -> None:
+        """Give back what is held beyond `size` bytes."""
+        self._share.give(self._sender, self._held - size)
+        self._held = size
 
 
 class _Share:
@@ -130,12 +150,19 @@ class _Share:
         self._what, self._limit, self._limit_of_one = what, limit, limit_of_one
         self._taken = 0
         self._of: Counter[str] = Counter()
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def lack(self, sender: str, amount: int) -> str:
+        """Why a sender cannot have so much more; empty when it can."""
+        if self._taken + amount > self._limit:
+            return f"all senders together have {self._limit} {self._what} at most"
+        if self._of[sender] + amount > self._limit_of_one:
+            return f"one sender has {self._limit_of_one} {self._what} at most"
+        return ""
 
     def take(self, sender: str, amount: int) -> None:
-        if self._taken + amount > self._limit:
-            raise self._busy(f"all senders together have {self._limit} {self._what} at most")
-        if self._of[sender] + amount > self._limit_of_one:
-            raise self._busy(f"one sender has {self._limit_of_one} {self._what} at most")
+        if lack := self.lack(sender, amount):
+            raise Overloaded(f"{lack}; try again later", retry_after=_BUSY_RETRY, busy=True)
         self._taken += amount
         self._of[sender] += amount
 
@@ -144,7 +171,13 @@ class _Share:
         self._of[sender] -= amount
         if not self._of[sender]:
             del self._of[sender]
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
-    @staticmethod
-    def _busy(what: str) -> Overloaded:
-        return Overloaded(f"{what}; try again later", retry_after=_BUSY_RETRY, busy=True)
+    async def given(self, timeout: float) -> None:
+        """Return when something was given back, or after `timeout` seconds."""
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(given)
+        await asyncio.wait({given}, timeout=timeout)

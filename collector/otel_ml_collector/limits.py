@@ -18,7 +18,7 @@ def admit_all() -> None:
 class ReceiverLimits:
     """Sizes in bytes, times in seconds."""
 
-    max_recv_msg_size: int = 64 * _MIB
+    max_recv_msg_size: int = 16 * _MIB
     """gRPC messages, compressed and decompressed."""
     max_request_body_size: int = 64 * _MIB
     """HTTP bodies, compressed and decompressed."""
@@ -27,7 +27,7 @@ class ReceiverLimits:
     max_requests: int = 256
     """Requests under way, over gRPC and HTTP together; one address has a quarter."""
     max_held_bytes: int = 256 * _MIB
-    """Bodies of requests under way; one address has half."""
+    """Bodies of requests under way; one address has half. A gRPC message holds its greatest size until it is there."""
     read_timeout: float = 30.0
     """Time a body may take to arrive."""
     idle_timeout: float = 60.0

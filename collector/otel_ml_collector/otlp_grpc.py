@@ -86,10 +86,13 @@ class GrpcSide:
 
     async def _export(self, signal: Signal, context: _Context) -> bytes:
         self._authorize(context)
-        self._limits.admit()
-        with self._admission.request(_address(context.peer())) as hold:
+        limits = self._limits
+        with self._admission.request(_address(context.peer())) as place:
+            # How large a message is shows only once gRPC holds all of it.
+            await place.reserve(limits.max_recv_msg_size, limits.read_timeout)
+            limits.admit()
             body = await self._message(context)
-            hold(len(body))
+            place.keep(len(body))
             return (await self._intake.export(body, transport="grpc", signal=signal)).protobuf()
 
     def _authorize(self, context: _Context) -> None:
@@ -130,6 +133,8 @@ def _options(limits: ReceiverLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.max_recv_msg_size),
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
         ("grpc.so_reuseport", 0),
+        # What nobody reads yet stays with the sender: no more than the first window of a call, 64 KiB, is held.
+        ("grpc.http2.bdp_probe", 0),
         # Pings more often than this, three times over, end the connection.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", round(1000 * limits.min_ping_interval)),
         ("grpc.http2.max_ping_strikes", 2),
@@ -152,7 +157,12 @@ async def _abort(context: _Context, refusal: Refusal) -> NoReturn:
     if (info := refusal.retry_info()) is not None:
         # The one the Python SDK reads.
         trailers.append(("google.rpc.retryinfo-bin", info.SerializeToString()))
-    await context.abort(refusal.code, refusal.message, tuple(trailers))
+    try:
+        await context.abort(refusal.code, refusal.message, tuple(trailers))
+    except aio.InternalError as error:
+        # The sender is gone, or gRPC has refused the message itself: nobody is left to answer, and to say so
+        # would let senders fill the log.
+        raise asyncio.CancelledError from error
 
 
 def _bindable(endpoint: str) -> list[str]:

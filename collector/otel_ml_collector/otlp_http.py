@@ -7,16 +7,15 @@ import math
 from collections.abc import Awaitable, Callable
 
 import grpc
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .access import Access
 from .intake import ENCODINGS, Intake, Refusal, too_large
-from .limiter import Admission, Overloaded
+from .limiter import Admission, Overloaded, Place
 from .limits import ReceiverLimits
-from .server import HttpServer
+from .server import HttpServer, application
 from .signals import Signal
 
 _PROTOBUF, _JSON = "application/x-protobuf", "application/json"
@@ -42,7 +41,7 @@ class HttpSide:
         self._auth = access.auth
         routes = [Route(one.path, self._endpoint(one), methods=["POST"]) for one in intake.signals()]
         self._server = HttpServer(
-            Starlette(routes=routes), endpoint, idle_timeout=limits.idle_timeout, tls=access.tls
+            application(routes), endpoint, idle_timeout=limits.idle_timeout, tls=access.tls
         )
 
     @property
@@ -85,8 +84,8 @@ class HttpSide:
         if (unsupported := _unsupported(request, encoding)) is not None:
             return unsupported
         self._limits.admit()
-        with self._admission.request(request.client.host if request.client else "") as hold:
-            body = await asyncio.wait_for(self._body(request, hold), self._limits.read_timeout)
+        with self._admission.request(request.client.host if request.client else "") as place:
+            body = await asyncio.wait_for(self._body(request, place), self._limits.read_timeout)
             answer = await self._intake.export(
                 body, transport="http", signal=signal, encoding=encoding, json=json
             )
@@ -98,7 +97,7 @@ class HttpSide:
         if self._auth is not None and not self._auth.allows(request.headers.get(self._auth.header, "")):
             raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"the sender must give {self._auth.challenge}")
 
-    async def _body(self, request: Request, hold: Callable[[int], None]) -> bytes:
+    async def _body(self, request: Request, place: Place) -> bytes:
         """The body; Refusal when it is too large.
 
         A sender sees the answer only once it has sent everything, so that what is over the limit is read and
@@ -110,7 +109,7 @@ class HttpSide:
         async for part in request.stream():
             size += len(part)
             if size <= limit:
-                hold(len(part))
+                place.hold(len(part))
                 parts.append(part)
             elif size > 4 * limit:
                 break

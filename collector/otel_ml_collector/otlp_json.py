@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from .scan import DecodeError, TooManyPoints
 _HEX = frozenset({"trace_id", "span_id", "parent_span_id"})
 _MAX_DEPTH = 90
 """Levels of messages; protobuf itself reads 100. A value within a value is two of them."""
+_NUMBER = re.compile(r"NaN|-?Infinity|-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _MAX_SHOWN = 40
 
 
@@ -114,7 +116,9 @@ def _extend(message: Message, field: _Field, value: Any, depth: int) -> None:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    text = orjson.dumps(value).decode()
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
@@ -149,9 +153,9 @@ def _integer(value: Any) -> int:
 def _double(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
-    if isinstance(value, str) and value != value.strip():
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
         raise ValueError
-    return float(value)  # "NaN", "Infinity" and "-Infinity" are Python's names, too
+    return float(value)
 
 
 def _boolean(value: Any) -> bool:

@@ -212,7 +212,7 @@ class Parts:
                 self._supply.consume if looked_at else None,
                 extensions=config.extensions,
                 forward=forward,
-                memory=build.memory_limiter(config.memory) if config.memory is not None else None,
+                memory=config.memory,
             )
 
         recipe = (settings, config.drift.limits, config.memory, looked_at, signals, guards)

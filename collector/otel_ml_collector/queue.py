@@ -21,6 +21,8 @@ _JITTER = 0.5
 """Growth and spread of the backoff, those of the OpenTelemetry Collector."""
 MAX_BYTES = 128 * 1024 * 1024
 """What may wait in one queue, so that a backend that stays away does not cost all memory."""
+_LONGEST_PAUSE = 3600.0
+"""Seconds that a backend may ask to wait; more would be a mistake of its."""
 _LAST_PAUSE = 0.5
 """Seconds between attempts while the queue drains before a stop."""
 
@@ -190,7 +192,7 @@ class SendingQueue:
         """Seconds to the next attempt, None when there is to be none."""
         if not outcome.retry or self._retry is None:
             return None
-        delay = max(self._retry.delay(attempt, self._spread()), outcome.after or 0.0)
+        delay = max(self._retry.delay(attempt, self._spread()), min(outcome.after or 0.0, _LONGEST_PAUSE))
         over = self._retry.max_elapsed and elapsed + delay > self._retry.max_elapsed
         return None if over else delay
 

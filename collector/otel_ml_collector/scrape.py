@@ -15,7 +15,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,7 +22,7 @@ from starlette.routing import Route
 from otel_ml.semconv import Metric
 
 from .emit import Sample, by_metric
-from .server import HttpServer
+from .server import HttpServer, application
 
 Page = Sequence[Sample]
 
@@ -73,8 +72,8 @@ class ScrapeServer:
     def __init__(self, endpoint: str, page: Callable[[], Page]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Pages(page))
-        app = Starlette(routes=[Route("/metrics", self._answer, methods=["GET"])])
-        self._server = HttpServer(app, endpoint)
+        routes = [Route("/metrics", self._answer, methods=["GET"])]
+        self._server = HttpServer(application(routes), endpoint)
 
     @property
     def port(self) -> int | None:

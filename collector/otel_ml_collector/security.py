@@ -61,8 +61,8 @@ def check(settings: Authenticator) -> None:
 def _bearer_token(settings: BearerTokenAuth) -> BearerToken:
     given = [secret for secret in (settings.token, *settings.tokens) if secret is not None]
     tokens = [secret.get_secret_value() for secret in given]
-    if bool(tokens) == (settings.filename is not None) or not all(tokens):
-        raise ConfigurationError("needs either token (or tokens) or filename, and no token may be empty")
+    if bool(tokens) == (settings.filename is not None):
+        raise ConfigurationError("needs either token (or tokens) or filename")
     return BearerToken(
         tokens=tokens, filename=settings.filename, scheme=settings.scheme, header=settings.header
     )

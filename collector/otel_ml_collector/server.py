@@ -7,11 +7,13 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from otel_ml.errors import ConfigurationError
 
@@ -110,6 +112,13 @@ class _Config(Config):
 
     def create_ssl_context(self) -> ssl.SSLContext | None:
         return self._renewed.context if self._renewed is not None else None
+
+
+def application(routes: Sequence[Route]) -> Starlette:
+    """An application with these routes; any other path is 404, with a slash at its end, too."""
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    return app
 
 
 class HttpServer:

@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -87,6 +87,8 @@ class Service:
         self._failures: Counter[str] = Counter()
         self._exported = clock()
         self._ready = False
+        self._hurry: Callable[[], bool] = lambda: False
+        """Whether there is no time left to evaluate more models."""
         self._parts = Parts(
             Supply(
                 consume=self._consume,
@@ -113,7 +115,8 @@ class Service:
     async def reload(self, config: Config) -> None:
         """Run on with another configuration: what did not change in it is not touched, no count is lost.
 
-        Raises ConfigurationError, and everything is as before, when that cannot be had.
+        Raises ConfigurationError, and everything is as before, when that cannot be had. Not while the engine
+        advances: call it between two ticks.
         """
         old, new = self._config.drift, config.drift
         if build.fixed(new) != build.fixed(old):
@@ -122,7 +125,7 @@ class Service:
                 "cannot change while counts are kept; restart for that"
             )
         files = BaselineFiles(new.baseline.path)
-        baselines = files.read()
+        baselines = await asyncio.to_thread(files.read)
         await self._parts.change(config)
         self._config, self._files = config, files
         self._policy = self._engine.policy = build.policy(new)
@@ -137,11 +140,14 @@ class Service:
                 "an endpoint like localhost", path,
             )  # fmt: skip
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set."""
+    async def run(self, stop: asyncio.Event, between: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Work until `stop` is set; between two ticks `between` has its turn, which may `reload`."""
+        self._hurry = stop.is_set
         period = min(1.0, self._window.step / 2, self._window.refresh / 2)
         while not stop.is_set():
             await self.tick()
+            if between is not None:
+                await between()
             try:
                 await asyncio.wait_for(stop.wait(), period)
             except asyncio.TimeoutError:
@@ -155,6 +161,7 @@ class Service:
             return max(0.0, deadline - time.monotonic())
 
         self._ready = False
+        self._hurry = lambda: left() <= grace / 4
         await self._parts.stop(left() / 2, Receiver)
         await self._last_tick()
         await self._parts.stop(left(), OtlpExporter)
@@ -186,7 +193,7 @@ class Service:
         due = now - self._exported >= round(self._window.refresh * _S)
         if due:
             await self._renew_baselines()
-        if await self._advance(now) or due:
+        if (await self._advance(now) or due) and not self._hurry():
             await self._send(now)
         with self._guarded("certificates"):
             for receiver in self._parts.of(Receiver).values():
@@ -218,6 +225,8 @@ class Service:
                 new = True
                 self._held |= emit.judged([evaluation])
                 await _others()
+                if self._hurry():  # at a stop; what is left out now is as it was evaluated before
+                    break
         with self._guarded("messages"):
             self._say()
         return new

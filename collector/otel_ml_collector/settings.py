@@ -6,9 +6,16 @@ Keys are the OpenTelemetry Collector's own where it has them. A key that is not 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from .fields import (
     Address,
@@ -52,7 +59,7 @@ class Auth(Section):
 
 class Grpc(Section):
     endpoint: Listen = Address("localhost", 4317)
-    max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 16
     max_concurrent_streams: Count = 100
     tls: GrpcServerTls | None = None
     auth: Auth | None = None
@@ -70,6 +77,11 @@ class Http(Section):
 class Protocols(Section):
     grpc: Annotated[Grpc | None, BeforeValidator(_on)] = None
     http: Annotated[Http | None, BeforeValidator(_on)] = None
+
+    @model_serializer(mode="wrap")
+    def _running(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A key without a body would switch the protocol on.
+        return {name: body for name, body in written(self).items() if body is not None}
 
 
 class OtlpReceiver(Section):
@@ -220,11 +232,16 @@ class Tls(Section):
     server_name_override: str | None = None
 
 
+def _header(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name.lower().endswith("-bin"):
+        raise ValueError(f"{name!r} cannot be the name of a header with text")
+    return name
+
+
 def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, secret in headers.items():
         value = secret.get_secret_value()
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise ValueError(f"{name!r} cannot be the name of a header")
+        _header(name)
         if not value.isascii() or not value.isprintable():
             raise ValueError(f"the value of {name!r} has characters that a header cannot carry")
     return headers
@@ -275,8 +292,8 @@ class HealthCheck(Section):
 
 
 class BearerTokenAuth(Section):
-    scheme: str = "Bearer"
-    header: str = "Authorization"
+    scheme: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = "Bearer"
+    header: Annotated[str, AfterValidator(_header)] = "Authorization"
     token: SecretStr | None = None
     tokens: tuple[SecretStr, ...] = ()
     """Of a server."""

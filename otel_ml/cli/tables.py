@@ -129,7 +129,11 @@ def _remark(summary: NumericSummary) -> str:
 def _warnings(baseline: Baseline) -> Iterable[str]:
     if baseline.rows < ROWS_FOR_A_VERDICT:
         yield f"{baseline.rows} rows; drift verdicts need {ROWS_FOR_A_VERDICT}, about 5000 make them reliable"
-    numeric = [s for s in (*baseline.features.values(), baseline.scores) if isinstance(s, NumericSummary)]
+    numeric = [
+        s
+        for s in (*baseline.features.values(), baseline.scores, baseline.uncertainty)
+        if isinstance(s, NumericSummary)
+    ]
     if any(summary.ks_error > LARGEST_KS_ERROR for summary in numeric):
         yield (
             f"where ks_error is above {LARGEST_KS_ERROR} one bucket holds that share of the rows, and a change "

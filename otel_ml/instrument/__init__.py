@@ -44,11 +44,17 @@ def instrument(
     for module, kind in _INSTRUMENTORS.items():
         instrumentor = kind()
         if not instrumentor.is_instrumented_by_opentelemetry:
-            # a library that is not there is no conflict: it may never be imported
-            absent = find_spec(module) is None
             instrumentor.instrument(
-                meter_provider=meter_provider, tracer_provider=tracer_provider, skip_dep_check=absent
+                meter_provider=meter_provider, tracer_provider=tracer_provider, skip_dep_check=_absent(module)
             )
+
+
+def _absent(module: str) -> bool:
+    """Whether a library is not there, which is no conflict: it may never be imported."""
+    try:
+        return find_spec(module) is None
+    except ValueError:  # something else stands in its place, as in a test of the application's
+        return True
 
 
 def uninstrument() -> None:

@@ -15,7 +15,7 @@ from .calls import EstimatorCall
 class LibraryCall(EstimatorCall):
     """As the call of an estimator; its library says what the rows are and as what the output is read."""
 
-    __slots__ = ("_library", "_question")
+    __slots__ = ("_is_plain", "_library", "_question")
 
     def __init__(
         self, observer: Observer, obj: Any, key: object, library: Library, question: Question
@@ -23,12 +23,9 @@ class LibraryCall(EstimatorCall):
         super().__init__(observer, obj, key)
         self._library = library
         self._question = question
+        self._is_plain = question.reading == observer.operation
         # what is read in another way than its operation says has told its score
         self.listening = self.listening and self._is_plain
-
-    @property
-    def _is_plain(self) -> bool:
-        return self._question.reading == self.observer.operation
 
     def take(self, rows: Any) -> Any:
         """Snapshot what the library makes of the input."""
@@ -55,6 +52,13 @@ class LibraryCall(EstimatorCall):
         except Exception as error:
             _guard.failed("outcome", error)
             return NOTHING
+
+    def put(self, taken: Any, answer: Any, duration: int) -> None:
+        """Queue a call that succeeded."""
+        if self._library.asked_once:
+            self.observer.put(taken, answer, duration)
+        else:
+            super().put(taken, answer, duration)
 
 
 def _own(outcome: Outcome, output: Any) -> Outcome:

@@ -173,7 +173,8 @@ def _make(estimator: Any, registration: Registration | None, mark: str) -> Ident
     name = library.name(estimator) or type(_final(estimator)).__name__
     version = library.version(estimator) or f"auto-{mark[:8]}"
     model = _complete(Model(name=name, version=version), estimator)
-    model = replace(model, baseline=_matching_baseline(model))
+    baseline = _matching_baseline(model, library)
+    model = replace(model, baseline=baseline, feature_names=_spelled(model.feature_names, baseline, library))
     return Identity(model, False, _DEFAULT, library, answers)
 
 
@@ -202,8 +203,18 @@ def _complete(model: Model, estimator: Any) -> Model:
         system=library_of(final).system or _system(type(final)),
         task=task_of(estimator),
         classes=library.classes(estimator),
-        feature_names=library.feature_names(estimator),
+        feature_names=_spelled(library.feature_names(estimator), model.baseline, library),
     )
+
+
+def _spelled(
+    names: tuple[str, ...] | None, baseline: Baseline | None, library: Library
+) -> tuple[str, ...] | None:
+    """Names as the baseline has them, where the library keeps them in a spelling of its own."""
+    if names is None or baseline is None:
+        return names
+    known = {library.spelled(name): name for name in baseline.columns}
+    return tuple(known.get(name, name) for name in names)
 
 
 def _final(estimator: Any) -> Any:
@@ -225,15 +236,13 @@ def _system(kind: type) -> str:
 # --- baselines nobody assigned ----------------------------------------------------------------------------
 
 
-def _matching_baseline(model: Model) -> Baseline | None:
+def _matching_baseline(model: Model, library: Library) -> Baseline | None:
     """The one baseline in OTEL_PYTHON_ML_BASELINES that has the model's columns or its name."""
     directory = config.settings().baselines
     if not directory:
         return None
     known = _baselines(directory)
-    columns = [
-        b for b in known if model.feature_names is not None and tuple(b.columns) == model.feature_names
-    ]
+    columns = [b for b in known if tuple(map(library.spelled, b.columns)) == model.feature_names]
     named = [b for b in known if b.model == model.name]
     both = [b for b in columns if b.model == model.name]
     for candidates in (both, columns, named):

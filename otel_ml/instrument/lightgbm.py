@@ -5,7 +5,8 @@ What a Booster answers is told by its objective:
 | objective | output | read as |
 |---|---|---|
 | binary | (n,) | probability of the second class |
-| multiclass, multiclassova | (n, K) | probabilities |
+| multiclass | (n, K) | probabilities |
+| multiclassova, whose probabilities do not sum to one | (n, K) | nothing |
 | any other, of ranking too | (n,) | value |
 | any, with raw_score | | margin |
 | any, with pred_leaf or pred_contrib | | features only, as an operation of their own |
@@ -47,7 +48,13 @@ class LightGBMInstrumentor(LibraryInstrumentor):
     versions = ">= 4.3"
 
 
-class _Estimators(Library):
+class _LightGBM(Library):
+    def spelled(self, name: str) -> str:
+        """Without spaces."""
+        return name.replace(" ", "_")
+
+
+class _Estimators(_LightGBM):
     """LGBMModel and what derives from it."""
 
     def feature_names(self, obj: Any) -> tuple[str, ...] | None:
@@ -60,18 +67,19 @@ class _Estimators(Library):
         yield from _content(getattr(obj, "_Booster", None))
 
     def answers(self, obj: Any) -> str:
-        """With an objective of the user's own, a margin in the place of probabilities."""
-        return "decision_function" if callable(learned(obj, "objective_")) else "predict"
+        """Of a classifier with an objective of the user's own, margins in the place of labels and probabilities."""
+        own = hasattr(obj, "predict_proba") and callable(learned(obj, "objective_"))
+        return "decision_function" if own else "predict"
 
     def asked(
         self, operation: str, answers: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Question | None:
         """What the options say."""
-        reading = answers if operation == "predict_proba" and answers != "predict" else operation
+        reading = operation if answers == "predict" else answers
         return _asked(operation, reading, given(_ESTIMATOR, args, kwargs))
 
 
-class _Boosters(Library):
+class _Boosters(_LightGBM):
     """Booster."""
 
     def task(self, obj: Any) -> Task | None:

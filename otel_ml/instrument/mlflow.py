@@ -52,6 +52,7 @@ class _Models(Library):
     """PyFuncModel."""
 
     system = "mlflow"
+    asked_once = True
 
     def name(self, obj: Any) -> str | None:
         """That of the address it was loaded from, or the one it was logged under."""
@@ -59,7 +60,8 @@ class _Models(Library):
         for name in (address, None if "/" in logged else logged):
             if name and name != _DEFAULT_NAME:
                 return name
-        return type(_raw(obj) or obj).__name__ if self.inner(obj) is None else None
+        inner = self.inner(obj)
+        return type(_raw(obj) or obj).__name__ if inner is None else library_of(inner).name(inner)
 
     def version(self, obj: Any) -> str | None:
         """That of the address, else whatever tells it from others in MLflow."""

@@ -7,12 +7,18 @@ since it was instrumented; what lies on another device than the CPU is not copie
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
+from os import SEEK_END
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from .. import _guard
 from ..library import Library, Question, teach
@@ -27,6 +33,8 @@ _NO_VERSION = (0, 2**63 - 1)
 """What `ModelMetadata.version` is when nobody gave the model one."""
 _NO_NAME = re.compile(r"[0-9a-f]{32}|main_graph|torch[-_]jit(-export)?|tf2onnx|model|graph|", re.IGNORECASE)
 """What exporters, and those who store their files, call every model."""
+_HASHED = 2**22
+"""Bytes at either end of a file that tell it from others."""
 
 
 class OnnxRuntimeInstrumentor(LibraryInstrumentor):
@@ -36,17 +44,24 @@ class OnnxRuntimeInstrumentor(LibraryInstrumentor):
     versions = ">= 1.19"
 
 
-class _Given(NamedTuple):
+class _Given:
     """The input of a call."""
 
-    session: Any
-    feed: Mapping[str, Any]
+    __slots__ = ("feed", "session")
+
+    def __init__(self, session: Any, feed: Any) -> None:
+        self.session = session
+        self.feed = feed
+
+    def __len__(self) -> int:
+        return length(self.feed.values())
 
 
 class _Sessions(Library):
     """InferenceSession."""
 
     system = "onnxruntime"
+    asked_once = True
 
     def name(self, obj: Any) -> str | None:
         """That of the graph, else of the file, unless every model is called so."""
@@ -69,12 +84,13 @@ class _Sessions(Library):
         return columns_of(obj.get_inputs())
 
     def content(self, obj: Any) -> Iterator[str]:
-        """What the file says of the model and its inputs and outputs; not its weights, which can be gigabytes."""
+        """What the file says of the model, its inputs and outputs, and a hash of the file itself."""
         meta = obj.get_modelmeta()
         yield from (meta.graph_name, meta.domain, meta.producer_name, meta.description, str(meta.version))
         yield repr(sorted(meta.custom_metadata_map.items()))
         for node in (*obj.get_inputs(), *obj.get_outputs()):
             yield f"{node.name} {node.type} {node.shape}"
+        yield from _hashed(obj)
 
     def asked(
         self, operation: str, answers: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -82,22 +98,28 @@ class _Sessions(Library):
         """A run, whichever way its tensors come and go."""
 
         def read(outputs: Any) -> Any:
-            session, feed = _WAYS[operation](args, kwargs)
+            given = _WAYS[operation](args, kwargs)
             if operation == "run_with_iobinding":
                 outputs, names = _argument(1, "iobinding", args, kwargs).get_outputs(), None
             else:
                 names = _argument(1, "output_names", args, kwargs)
-            named = (lambda: names) if names else (lambda: [node.name for node in session.get_outputs()])
-            return read_outputs(outputs, named, length(feed.values()))
+            named = (lambda: names) if names else (lambda: [node.name for node in args[0].get_outputs()])
+            return read_outputs(outputs, named, len(given))
 
         return Question("run", "run", read)
 
     def rows(self, given: Any, model: Model) -> Any:
         """The tensor of a single input, columns of several."""
-        session, feed = given
-        if not isinstance(feed, Mapping):  # the session will say so
+        feed = given.feed
+        if type(feed) is not dict and not isinstance(feed, Mapping):  # the session will say so
             return Unread(None, 1)
-        inputs = list(feed) if len(feed) == 1 else [node.name for node in session.get_inputs()]
+        if len(feed) == 1:
+            inputs = list(feed)
+            matrix = feed[inputs[0]]
+            if type(matrix) is np.ndarray and matrix.ndim == 2:  # nearly always
+                return matrix
+        else:
+            inputs = [node.name for node in given.session.get_inputs()]
         rows = read_feed(feed, inputs, model.feature_names)
         if model.baseline is None or type(rows) is Unread:
             return rows
@@ -105,6 +127,24 @@ class _Sessions(Library):
 
 
 teach(_Sessions(), "onnxruntime.capi.onnxruntime_inference_collection.Session")
+
+
+def _hashed(session: Any) -> Iterator[str]:
+    """A hash of the file, of a large one of its size and its ends; nothing of a file that is not there any more.
+
+    Weights that are kept in files of their own are not in it.
+    """
+    content: Any = getattr(session, "_model_bytes", None)
+    path: Any = getattr(session, "_model_path", None)
+    if content is None and path is None:
+        return
+    with suppress(OSError), open(path, "rb") if content is None else BytesIO(content) as file:
+        size = file.seek(0, SEEK_END)
+        digest = hashlib.sha256(str(size).encode())
+        for start in (0, max(_HASHED, size - _HASHED)):
+            file.seek(start)
+            digest.update(file.read(_HASHED))
+        yield digest.hexdigest()
 
 
 def _by_place(rows: Any, names: Sequence[str] | None, known: Sequence[str]) -> Any:
@@ -124,7 +164,7 @@ def _argument(place: int, name: str, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _fed(keyword: str) -> Callable[[tuple[Any, ...], dict[str, Any]], _Given]:
     def given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Given:
-        return _Given(args[0], _argument(2, keyword, args, kwargs))
+        return _Given(args[0], args[2] if len(args) > 2 else kwargs.get(keyword))
 
     return given
 

@@ -93,15 +93,19 @@ def _unread(feed: Mapping[str, Any]) -> Unread:
 
 
 def length(values: Any) -> int:
-    """Rows that tensors hold, by the first of them that tells; 1 when none does."""
+    """Rows that tensors hold, by the first that has columns, else by the first that tells; 1 when none does.
+
+    A line of numbers beside rows with columns is a setting, such as a threshold.
+    """
+    told = None
     for value in values:
         shape = getattr(value, "shape", None)
         shape = shape() if callable(shape) else shape  # an OrtValue's is a method
-        if shape:
+        rows = shape[0] if shape else len(value) if isinstance(value, list) else None
+        if shape and len(shape) > 1:
             return int(shape[0])
-        if isinstance(value, list):
-            return len(value)
-    return 1
+        told = rows if told is None else told
+    return 1 if told is None else int(told)
 
 
 def read_outputs(outputs: Sequence[Any], names: Callable[[], Sequence[str]], rows: int) -> Any:

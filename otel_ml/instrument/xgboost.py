@@ -214,7 +214,8 @@ def _dense(matrix: Any, core: Any, rows: int, width: int) -> NDArray[np.float32]
 
 def _patch_boosters(module: ModuleType, patches: Patches) -> None:
     predictions(patches, module.Booster, "predict", "inplace_predict")
-    around(patches, module.Booster, training, "update", "boost", "load_model", "load_config", "set_param")
+    changing = ("update", "boost", "load_model", "load_config", "set_param", "_set_feature_info")
+    around(patches, module.Booster, training, *changing)
     around(patches, module.Booster, suppressing, "eval", "eval_set")
 
 

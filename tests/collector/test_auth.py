@@ -35,6 +35,27 @@ def test_header_and_scheme_can_be_others() -> None:
     assert not auth.allows(" key")
 
 
+def test_the_scheme_has_no_case() -> None:
+    """RFC 9110; the token has."""
+    auth = BearerToken(tokens=["Key"])
+
+    assert [auth.allows(value) for value in ("bearer Key", "BEARER Key", "Bearer key", "Bearer", "Key")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", ["", " ", "s3cret\n", "s3cret\x07", "s3crét"])
+def test_tokens_that_a_header_cannot_carry_are_refused(tmp_path: Path, token: str) -> None:
+    """At the start, and without the token: a client would fail at every request, and log what it tried."""
+    with pytest.raises(ConfigurationError, match="characters that a header cannot carry") as caught:
+        BearerToken(tokens=["good", token])
+    assert "s3cr" not in str(caught.value)
+    (tmp_path / "tokens").write_text("good\ns3cr\x07et\n")
+    with pytest.raises(ConfigurationError, match="characters that a header cannot carry") as caught:
+        BearerToken(filename=str(tmp_path / "tokens"))
+    assert "s3cr" not in str(caught.value)
+
+
 def test_tokens_of_a_file_are_renewed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What is in the file counts, an empty or missing one leaves what was there."""
     file = tmp_path / "tokens"

@@ -53,8 +53,9 @@ def churn(seed: int = 0, n: int = 600) -> Baseline:
         "id": [f"customer {i}" for i in range(n)],
     }
     return Baseline.fit(
-        columns, model="churn", version="3", scores=rng.random(n), predictions=rng.choice(["a", "b"], n)
-    )
+        columns, model="churn", version="3", scores=rng.random(n), predictions=rng.choice(["a", "b"], n),
+        uncertainty=rng.random(n),
+    )  # fmt: skip
 
 
 def test_totals_are_never_differenced() -> None:
@@ -129,7 +130,7 @@ def test_the_newest_named_baseline_is_the_reference() -> None:
 
 
 def test_a_file_is_converted_completely() -> None:
-    """Bounds, counts, categories and states as in the file; scores and predictions without states."""
+    """Bounds, counts, categories and states as in the file; outputs without states."""
     baseline = churn()
     made = from_file(baseline)
     assert (made.id, made.rows) == (baseline.id, 600)
@@ -144,6 +145,9 @@ def test_a_file_is_converted_completely() -> None:
     assert (opaque.bounds, opaque.categories, opaque.rows) == (None, None, 600)
     assert made.targets[Target("score")].states is None
     assert sum((made.targets[Target("prediction")].categories or {}).values()) == 600
+    unsure = made.targets[Target("uncertainty")]
+    assert unsure.states is None
+    assert unsure.bounds == tuple(baseline.uncertainty.bounds.tolist())  # type: ignore[union-attr]
 
 
 def test_a_file_serves_every_service_that_runs_its_version() -> None:

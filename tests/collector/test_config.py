@@ -10,6 +10,7 @@ import pytest
 from otel_ml.errors import ConfigurationError
 from otel_ml_collector.config import DEFAULT, Config, Route, load, parse
 from otel_ml_collector.fields import Address
+from otel_ml_collector.printing import effective
 from otel_ml_collector.settings import Debug, Otlp, OtlpHttp, Prometheus
 
 EXAMPLE = Path(__file__).parents[2] / "collector" / "config.example.yaml"
@@ -471,13 +472,13 @@ def test_authenticators_that_do_not_suit_are_refused(receiver, exporter, path, w
     [
         ("bearertokenauth: {}", "either token (or tokens) or filename"),
         ("bearertokenauth: {token: a, filename: b}", "either token (or tokens) or filename"),
-        ("bearertokenauth: {token: [s3cret]}", "must be a valid string"),
+        ("bearertokenauth: {token: [s3cret]}", "must be text; write it in quotes"),
         ("bearertokenauth: {filename: /does/not/exist}", "cannot be read"),
         ("basicauth: {}", "needs htpasswd"),
         ("basicauth: {htpasswd: {inline: s3cret}}", "line 1 is not name:password"),
         ("basicauth: {htpasswd: {inline: 'anna:$2y$05$s3cret'}}", "htpasswd -s"),
         ("basicauth: {client_auth: {username: anna, passwrod: s3cret}}", "did you mean password?"),
-        ("basicauth: {client_auth: {username: anna, password: {a: s3cret}}}", "must be a valid string"),
+        ("basicauth: {client_auth: {username: anna, password: {a: s3cret}}}", "must be text"),
     ],
 )
 def test_authenticators_that_cannot_work_are_refused_without_their_secrets(body, words):
@@ -489,3 +490,43 @@ def test_authenticators_that_cannot_work_are_refused_without_their_secrets(body,
 
     assert words in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+# --- single values ------------------------------------------------------------------------------------------
+
+
+def test_problems_of_single_values_name_their_key_and_show_no_secret(tmp_path):
+    """Whatever is wrong with them: the text, the type, a variable, the key itself."""
+    file = tmp_path / "f.yaml"
+    file.write_text(MINIMAL.replace("{debug: }", "{debug: {}, otlp: {endpoint: 'b:1'}}"))
+    key = "exporters.otlp.headers.authorization"
+    for value, said in (
+        ("!!int s3cret", f"{key} (--set {key}): cannot be read as int"),
+        ("[s3cret", f"{key} (--set {key}): not valid YAML"),
+        ("{a: s3cret}", f"{key} (--set {key}): must be text"),
+        ("${env:NOPE}", f"{key} (--set {key}): environment variable NOPE is not set"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            load([str(file)], {}, [f"{key}={value}"])
+        assert said in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="1 problem") as caught:
+        load([str(file)], {}, ["exporters..otlp=s3cret"])
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "x-bin", "Trace-Bin", "a:b", ""])
+def test_names_that_a_header_with_text_cannot_have_are_refused(name):
+    """In gRPC a name that ends in -bin is for bytes; every request would fail."""
+    said = problems(with_exporter(f"otlp: {{endpoint: 'b:1', headers: {{{name!r}: v}}}}"))
+    assert "cannot be the name of a header with text" in said["exporters.otlp.headers"]
+
+
+def test_what_is_printed_leaves_off_what_is_off_and_keeps_schemes():
+    """A protocol that is off stays off when it is read again, and TLS by the endpoint stays on."""
+    text = MINIMAL.replace("{debug: }", "{otlp: {endpoint: 'https://b:1'}}").replace("[debug]", "[otlp]")
+    printed = effective(read(text))
+    again = read(printed)
+
+    assert again.receivers["otlp"].protocols.http is None
+    assert (again.exporters["otlp"].secure(), effective(again)) == (True, printed)

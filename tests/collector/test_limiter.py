@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -82,12 +83,31 @@ def test_one_sender_holds_half_of_the_bytes() -> None:
     """What a request held is given back with it, whatever it ended with."""
     admission = Admission(requests=8, held_bytes=100)
     with admission.request("a") as of_a, admission.request("b") as of_b:
-        of_a(30)
-        of_a(20)
+        of_a.hold(30)
+        of_a.hold(20)
         with pytest.raises(Overloaded, match="one sender has 50 bytes"):
-            of_a(1)
-        of_b(50)
+            of_a.hold(1)
+        of_b.hold(50)
     with pytest.raises(Overloaded), admission.request("a") as of_a:
-        of_a(51)
+        of_a.hold(51)
     with admission.request("a") as of_a:
-        of_a(50)
+        of_a.hold(50)
+
+
+def test_bytes_that_are_taken_are_waited_for() -> None:
+    """A reservation comes in when another one shrinks; one that waits too long is refused."""
+
+    async def run() -> None:
+        admission = Admission(requests=8, held_bytes=100)
+        with admission.request("a") as first, admission.request("a") as second:
+            await first.reserve(50, timeout=0)
+            with pytest.raises(Overloaded, match="one sender has 50 bytes"):
+                await second.reserve(40, timeout=0.01)
+            waiting = asyncio.create_task(second.reserve(40, timeout=60))
+            await asyncio.sleep(0)
+            first.keep(10)
+            await waiting
+            with pytest.raises(Overloaded):
+                first.hold(1)
+
+    asyncio.run(run())

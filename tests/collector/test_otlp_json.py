@@ -139,6 +139,20 @@ def test_doubles_may_be_numbers_or_strings(written: object, expected: float) -> 
     assert point(asDouble=written).as_double == expected
 
 
+@pytest.mark.parametrize("wrong", ["", "nan", "inf", "1_0", " 1", "0x10", "१", True, [1.5], {}])
+def test_what_is_no_double_is_refused(wrong: object) -> None:
+    """Forms that only Python reads are none of JSON's."""
+    with pytest.raises(DecodeError, match=r"NumberDataPoint.asDouble cannot be "):
+        point(asDouble=wrong)
+
+
+def test_wrong_values_are_shown_as_json_writes_them() -> None:
+    """And containers by their kind: they can be as large as the body."""
+    for wrong, shown in ((True, "true"), ([1], "an array"), ({"a": 1}, "an object"), ("x" * 99, '"xxx')):
+        with pytest.raises(DecodeError, match=f"Span.kind cannot be {shown}"):
+            span(kind=wrong)
+
+
 def test_nan_is_written_as_a_string() -> None:
     """JSON has no NaN; "NaN" in a string is one, and bare it is bad JSON."""
     assert math.isnan(point(asDouble="NaN").as_double)
@@ -172,7 +186,7 @@ def test_other_bytes_are_base64(written: str) -> None:
 def test_enums_are_numbers_and_their_names_are_understood() -> None:
     """Numbers are the rule; a number of a later version is kept."""
     assert [span(kind=kind).kind for kind in (2, "SPAN_KIND_SERVER", 77)] == [2, 2, 77]
-    with pytest.raises(DecodeError, match=r"Span.kind cannot be 'server'"):
+    with pytest.raises(DecodeError, match=r'Span.kind cannot be "server"'):
         span(kind="server")
 
 

@@ -111,14 +111,15 @@ def test_the_hundred_thousandth_pause_is_the_maximum():
     assert Retry(initial=5, maximum=30).delay(100_000, 0.5) == 30
 
 
-async def test_what_the_backend_asks_to_wait_is_waited():
-    """A RetryInfo or Retry-After beats a shorter pause of ours."""
-    backend = Backend([Outcome(ok=False, retry=True, message="busy", after=25.0), TAKEN])
-    queue = backend.queue(retry=Retry(initial=1))
+@pytest.mark.parametrize(("after", "paused"), [(25.0, 25.0), (float("inf"), 3600.0)])
+async def test_what_the_backend_asks_to_wait_is_waited(after, paused):
+    """A RetryInfo or Retry-After beats a shorter pause of ours; one that would stop the queue does not."""
+    backend = Backend([Outcome(ok=False, retry=True, message="busy", after=after), TAKEN])
+    queue = backend.queue(retry=Retry(initial=1, max_elapsed=0))
     queue.start()
     queue.offer(item())
     await until(lambda: queue.counts.sent == 5)
-    assert backend.pauses == [25.0]
+    assert backend.pauses == [paused]
     await queue.stop(10)
 
 

@@ -38,15 +38,21 @@ def collector(clock: Clock) -> service.Service:
     return service.Service(config.parse(CONFIG, source="test", environ={}), clock=clock)
 
 
-async def test_requests_have_their_turn_between_two_models() -> None:
-    """Many models are evaluated in one tick, and the event loop serves others in between."""
+def with_models(count: int) -> tuple[service.Service, Clock]:
+    """A collector that has as many models to evaluate."""
     clock = Clock()
     running = collector(clock)
-    for model in range(5):
+    for model in range(count):
         pod = Service(START, identity={"model": f"m{model}"})
         pod.rows(EVEN)
         running._consume(batch(pod.report(START + S)))
     clock.now = START + 3 * S
+    return running, clock
+
+
+async def test_requests_have_their_turn_between_two_models() -> None:
+    """Many models are evaluated in one tick, and the event loop serves others in between."""
+    running, clock = with_models(5)
     turns = 0
 
     async def others() -> None:
@@ -64,13 +70,7 @@ async def test_requests_have_their_turn_between_two_models() -> None:
 
 async def test_what_goes_out_is_split_into_requests_that_backends_take() -> None:
     """A gRPC server refuses more than 4 MiB for good: no request holds more than `BATCH` gauges."""
-    clock = Clock()
-    running = collector(clock)
-    for model in range(150):
-        pod = Service(START, identity={"model": f"m{model}"})
-        pod.rows(EVEN)
-        running._consume(batch(pod.report(START + S)))
-    clock.now = START + 3 * S
+    running, _ = with_models(150)
     await running.start()
     await running.tick()
     (exporter,) = running._parts.of(OtlpExporter).values()
@@ -113,3 +113,11 @@ async def test_a_baseline_file_that_changes_is_used_without_a_restart(tmp_path: 
         (evaluation,) = running._engine.current(clock.now)
         used.append(evaluation.baseline_id)
     assert used == [first.id, second.id]
+
+
+async def test_a_stop_does_not_wait_for_more_models_than_it_has_time_for() -> None:
+    """Those that are left out are as they were evaluated before, and what is known is sent."""
+    running, clock = with_models(5)
+    await running.stop(0)
+    assert len(running._engine.current(clock.now)) == 1
+    assert {sample.attributes["ml.model.name"] for sample in running._gauges} == {"m0"}

@@ -135,6 +135,7 @@ def test_too_large_is_resource_exhausted_without_retry_info(
 
     assert reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "google.rpc.retryinfo-bin" not in reply.trailers
+    assert "Traceback" not in (collector.directory / "collector.stderr").read_text()
 
 
 def test_too_many_points_are_resource_exhausted_without_retry_info(collector: Collector) -> None:

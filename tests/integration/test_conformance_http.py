@@ -242,6 +242,15 @@ def test_broken_compression_is_bad_data(collector: Collector, tail: bytes) -> No
     assert post(collector, b"plain", {**PROTOBUF, "Content-Encoding": "gzip"}).status == 400
 
 
+def test_gzip_in_several_members(collector: Collector) -> None:
+    """RFC 1952: members may follow one another; a body of nothing but members is refused."""
+    data, headers = metrics(1).SerializeToString(), {**PROTOBUF, "Content-Encoding": "gzip"}
+    parts = gzip.compress(data[:20]) + gzip.compress(b"") + gzip.compress(data[20:])
+
+    assert post(collector, parts, headers).status == 200
+    assert post(collector, gzip.compress(b"") * 1000, headers).status == 400
+
+
 @pytest.mark.parametrize("encoding", ["zstd", "br", "gzip, gzip"])
 def test_unsupported_encodings_name_the_supported_ones(collector: Collector, encoding: str) -> None:
     """RFC 9110: a content coding that is not supported is a 415."""
@@ -262,7 +271,13 @@ def test_unsupported_media_types_name_the_supported_ones(collector: Collector, m
 
 @pytest.mark.parametrize(
     ("status", "path", "method"),
-    [(404, "/v1/traces", "POST"), (404, "/v1/logs", "POST"), (404, "/", "POST"), (405, "/v1/metrics", "GET")],
+    [
+        (404, "/v1/traces", "POST"),
+        (404, "/v1/logs", "POST"),
+        (404, "/v1/metrics/", "POST"),
+        (404, "/", "POST"),
+        (405, "/v1/metrics", "GET"),
+    ],
 )
 def test_paths_and_methods(collector: Collector, status: int, path: str, method: str) -> None:
     """POST to the default path of a signal that has a pipeline; nothing else is there."""

@@ -13,6 +13,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import grpc
@@ -189,6 +190,18 @@ def test_gzip_bomb(collector: Collector) -> None:
     for media_type in ("application/x-protobuf", "application/json"):
         answer = post(collector, bomb, {"Content-Type": media_type, "Content-Encoding": "gzip"})
         assert answer.status == 413
+
+
+def test_large_messages_at_once_over_grpc(collector: Collector) -> None:
+    """Each waits until there is room for the largest message there may be; none is refused for good."""
+    field = b"\xfa\x3f\x80\x80\x80\x07"  # field 1023 of 14 MiB, which is passed over
+    data = field + bytes(14 << 20)
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda _: call(collector, data), range(32)))
+
+    codes = {reply.code for reply in replies}
+    assert {grpc.StatusCode.OK} <= codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert call(collector, bytes(17 << 20)).code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_gzip_bomb_over_grpc(collector: Collector) -> None:

@@ -69,7 +69,7 @@ def test_batch_parquet(tmp_path: Path) -> None:
 
 
 def test_batch_parquet_with_files_and_without_a_backend(tmp_path: Path) -> None:
-    """The scores are written although nobody takes the telemetry, and the job says so."""
+    """The scores are written where telemetry is switched off."""
     table = pa.table({"age": [25, 70, 40], "income": [20.0, 30.0, 40.0], "name": ["a", "b", "c"]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=2)
     none = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "LOGS", "METRICS")}
@@ -77,3 +77,17 @@ def test_batch_parquet_with_files_and_without_a_backend(tmp_path: Path) -> None:
     assert "row group 2 of 2: 3 rows" in printed
     first, second, third = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
     assert first > third > second
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_batch_parquet_says_that_the_backend_is_away(protocol: str) -> None:
+    """OpenTelemetry's readers say yes after an export that failed; the job is told the truth."""
+    away = environment(
+        "http://127.0.0.1:9", OTEL_EXPORTER_OTLP_PROTOCOL=protocol, OTEL_EXPORTER_OTLP_TIMEOUT="1"
+    )
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "batch_parquet.py")],
+        env=away, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "50000 rows scored, telemetry not sent"

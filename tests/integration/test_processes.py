@@ -60,7 +60,7 @@ def run(sink: Sink, *arguments: str, **more: str) -> tuple[int, int]:
     """Rows of the parent and of the children together, as the program says that it made them."""
     done = subprocess.run(
         [sys.executable, str(HERE / "jobs.py"), *arguments],
-        env=environment(sink, **more), capture_output=True, text=True, timeout=60, check=False,
+        env=environment(sink, **more), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     parents, children = done.stdout.split()
@@ -206,7 +206,7 @@ def test_a_process_that_is_frozen_between_invocations(temporality: str, tmp_path
         preference = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": temporality}
         process = subprocess.Popen(
             [sys.executable, str(HERE / "invoked.py")], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=environment(sink, **preference, OTEL_METRIC_EXPORT_INTERVAL="100"),
+            env=environment(sink, **preference, OTEL_METRIC_EXPORT_INTERVAL="50"),
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -217,7 +217,7 @@ def test_a_process_that_is_frozen_between_invocations(temporality: str, tmp_path
             assert process.stdout.readline() == "True\n"
             arrived.append(sum(by_instance(sink, delta=temporality == "delta").values()))
             process.send_signal(signal.SIGSTOP)
-            time.sleep(1)  # what is under test: ten intervals pass without it
+            time.sleep(0.5)  # what is under test: ten intervals pass without it
             process.send_signal(signal.SIGCONT)
         process.communicate(timeout=30)
         rows_in_the_end = by_instance(sink, delta=temporality == "delta")

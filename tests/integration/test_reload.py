@@ -124,6 +124,19 @@ def test_pipelines_come_and_go(tmp_path: Path) -> None:
         assert (len(first.traces()), len(second.traces())) == (1, 1)
 
 
+def test_sighup_during_the_stop_is_passed_over(tmp_path: Path) -> None:
+    """While the queues drain, nothing is reloaded, and nothing breaks off."""
+    text = CONFIG.replace("exporters: {", 'exporters: {otlp: {endpoint: "127.0.0.1:9"}, ', 1)
+    text = text.replace("pipelines: {", "pipelines: {traces: {receivers: [otlp], exporters: [otlp]}, ")
+    with service(tmp_path / "service", text) as collector:
+        assert call(collector, traces(1).SerializeToString(), "traces").code is grpc.StatusCode.OK
+        assert collector.process is not None
+        collector.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "stopping" in (collector.directory / "collector.stderr").read_text())
+        assert collector.stop(number=signal.SIGHUP) == 0
+    assert "1 requests could not be sent before the stop" in collector.stderr
+
+
 # --- files, values, and what is printed ---------------------------------------------------------------------
 
 
@@ -174,7 +187,7 @@ def test_what_is_printed_is_a_configuration(tmp_path: Path) -> None:
     """print-config shows the default with every key, and can be read again."""
     with Collector(tmp_path, None, "print-config", wait=False) as printed:
         assert printed.ended() == 0
-    assert "max_recv_msg_size_mib: 64" in printed.stdout
+    assert "max_recv_msg_size_mib: 16" in printed.stdout
     again = _file(tmp_path, printed.stdout)
     with Collector(tmp_path, None, "print-config", "--config", again, wait=False) as twice:
         assert twice.ended() == 0

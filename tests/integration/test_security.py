@@ -156,7 +156,8 @@ def test_wrong_tokens_are_unauthenticated(
 
 @pytest.mark.parametrize(
     "value",
-    ["", "Basic", "Basic !", "Bearer YW5uYTpzM2NyZXQ=", *(f"Basic {base64.b64encode(pair).decode()}" for pair in
+    ["", "Basic", "Basic !", "Basic é", "Bearer YW5uYTpzM2NyZXQ=",
+     *(f"Basic {base64.b64encode(pair).decode()}" for pair in
      (b"anna:wrong", b"anna", b"bert:s3cret", b"anna:", b":s3cret", b"\xff:\xff"))],
 )  # fmt: skip
 def test_wrong_passwords_are_a_401(collector: Collector, certificates: Certificates, value: str) -> None:

@@ -30,6 +30,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     semconv.OPERATION_NAME: ("predict",),
     semconv.ERROR_TYPE: ("", "ValueError"),
     semconv.SCORE_TYPE: ("probability",),
+    semconv.UNCERTAINTY_TYPE: ("margin",),
     semconv.PREDICTION_LABEL: ("true", "false"),
     semconv.FEATURE_NAME: ("", "age", "income"),
     semconv.FEATURE_CATEGORY: ("DE", "FR"),

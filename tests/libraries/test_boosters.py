@@ -280,6 +280,18 @@ print([span.name for span in exporter.get_finished_spans()])
     assert run(program, form.system, name) == f"['predict_proba {name}']"
 
 
+def test_a_stand_in_for_a_library_is_no_failure() -> None:
+    """An application's tests may put a module of their own in its place."""
+    program = """
+import sys, types, otel_ml
+sys.modules["catboost"] = types.ModuleType("catboost")
+otel_ml.instrument()
+otel_ml.uninstrument()
+print("fine")
+"""
+    assert run(program) == "fine"
+
+
 # --- inside scikit-learn ------------------------------------------------------------------------------------
 
 CLASSIFIERS = [name for name in FORMS if name.endswith("Classifier")]

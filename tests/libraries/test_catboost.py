@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import catboost
@@ -141,8 +142,9 @@ class Peeking:
         return True
 
 
-def test_training_in_every_way_is_none(spans: Spans) -> None:
+def test_training_in_every_way_is_none(spans: Spans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Early stopping, callbacks, cross validation, searches, evaluation, comparison."""
+    monkeypatch.chdir(tmp_path)  # cross validation and evaluation leave files behind
     model = cat(catboost.CatBoostClassifier)
     pool = catboost.Pool(FRAME, y)
     fresh = catboost.CatBoostClassifier(**QUIET)

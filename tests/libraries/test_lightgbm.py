@@ -15,6 +15,7 @@ from instrumented import Spans
 from support import Points
 
 import otel_ml
+from otel_ml import config
 
 Collect = Callable[[], Points]
 
@@ -97,16 +98,21 @@ def test_options_of_a_prediction(option: str, operation: str, spans: Spans, coll
 
 
 @pytest.mark.filterwarnings("ignore:Cannot compute class probabilities:UserWarning")
-def test_an_own_objective_gives_margins_for_probabilities(spans: Spans) -> None:
-    """LightGBM cannot make probabilities of them."""
+def test_an_own_objective_gives_margins_for_labels_and_probabilities(spans: Spans, collect: Collect) -> None:
+    """LightGBM cannot make probabilities, nor labels, of them; a regressor's are values as ever."""
 
     def objective(true: Any, predicted: Any) -> tuple[Any, Any]:
         return predicted - true, np.ones_like(predicted)
 
-    lightgbm.LGBMClassifier(n_estimators=2, verbose=-1, objective=objective).fit(FRAME, y).predict_proba(
-        FRAME
-    )
+    told: dict[str, Any] = {"n_estimators": 2, "verbose": -1, "objective": objective}
+    classifier = lightgbm.LGBMClassifier(**told).fit(FRAME, y)
+    classifier.predict_proba(FRAME)
     assert said(spans) == ("predict_proba", "margin")
+    classifier.predict(FRAME)
+    assert said(spans) == ("predict", "margin")
+    lightgbm.LGBMRegressor(**told).fit(FRAME, y).predict(FRAME)
+    assert said(spans) == ("predict", "value")
+    assert "ml.predictions" not in collect()
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -178,6 +184,33 @@ def test_names_that_lightgbm_gives_are_none(collect: Collect) -> None:
     booster.predict(X)
     points = [p for p in collect()["ml.feature.observations"] if p.attributes["ml.model.name"] == "churn"]
     assert {p.attributes["ml.feature.name"] for p in points} == set(NAMES)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+@pytest.mark.parametrize("kind", ["Booster", "LGBMClassifier"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_spaces_in_names_are_no_other_names(
+    kind: str, registered: bool, collect: Collect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LightGBM keeps `my age` as `my_age`; a matrix has the baseline's names all the same."""
+    named = ["my age", "income", "total tenure"]
+    frame = FRAME.set_axis(named, axis=1)
+    model: Any = (
+        lgb(data=frame)
+        if kind == "Booster"
+        else lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(frame, y)
+    )
+    baseline = otel_ml.Baseline.fit(frame, model="churn", version="3")
+    if registered:
+        otel_ml.register(model, name="churn", version="3", baseline=baseline)
+    else:
+        baseline.save(tmp_path / "churn.json")
+        monkeypatch.setenv("OTEL_PYTHON_ML_BASELINES", str(tmp_path))
+        config.settings.cache_clear()
+    model.predict(X)
+    points = collect()["ml.feature.value"]
+    counts = {p.attributes["ml.feature.name"]: p.count for p in points}
+    assert [counts.get(name) for name in named] == [ROWS] * 3
 
 
 def test_categories_of_a_frame_are_recorded(collect: Collect) -> None:

@@ -208,6 +208,17 @@ def test_an_onnx_model_inside(collect: Callable[[], Points]) -> None:
     assert counts(points, "ml.predictions", "ml.prediction.label") == {"0": 80 - ones, "1": ones}
 
 
+def test_an_onnx_model_has_the_name_of_its_graph(spans: Spans) -> None:
+    """As it has without MLflow, where the address says nothing."""
+    skl2onnx = pytest.importorskip("skl2onnx", reason="make libraries")
+    import mlflow.onnx
+
+    rows = X.to_numpy(np.float32)
+    mlflow.onnx.save_model(skl2onnx.to_onnx(LinearRegression().fit(rows, rows[:, 0]), rows[:1]), "onnx")
+    mlflow.pyfunc.load_model("onnx").predict(rows)
+    assert spans.names() == ["predict LinearRegression"]
+
+
 # --- who a model is ---------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from support import Points, select
 
 import otel_ml
 from otel_ml import Baseline
+from otel_ml.instrument import onnxruntime as ours
 
 ort = pytest.importorskip("onnxruntime", reason="make libraries")
 onnx = pytest.importorskip("onnx", reason="make libraries")
@@ -171,11 +172,13 @@ def test_several_inputs_are_columns(collect: Callable[[], Points]) -> None:
     assert counts(points, "ml.feature.value", "ml.feature.name") == {"age": 80, "income": 80}
 
 
-def two_inputs(shape: Any) -> Any:
-    """A session that adds two matrices."""
+def two_inputs(shape: Any, second: Any = None) -> Any:
+    """A session that adds two matrices of this shape, or to one something of another."""
     kind = onnx.TensorProto.FLOAT
     nodes = [onnx.helper.make_node("Add", ["a", "b"], ["c"])]
-    a, b, c = (onnx.helper.make_tensor_value_info(name, kind, shape) for name in "abc")
+    shapes = (shape, second or shape, shape)
+    infos = zip("abc", shapes, strict=True)
+    a, b, c = (onnx.helper.make_tensor_value_info(name, kind, form) for name, form in infos)
     made = onnx.helper.make_graph(nodes, "sum", [a, b], [c])
     model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 15)], ir_version=8)
     return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -217,6 +220,16 @@ def test_what_is_no_table_is_counted(
     assert [
         r.getMessage().count("are not rows × features") for r in caplog.records if r.name == "otel_ml"
     ] == [1]
+
+
+@pytest.mark.parametrize("order", ["xt", "tx"])
+def test_a_setting_beside_the_rows_is_no_row(order: str, collect: Callable[[], Points]) -> None:
+    """Whichever of them the feed has first."""
+    made = two_inputs(["n", 3], second=[1])
+    feed = {"a": X, "b": np.ones(1, np.float32)}
+    made.run(None, {name: feed[name] for name in ("ab" if order == "xt" else "ba")})
+    points = collect()
+    assert counts(points, "ml.inference.rows", "ml.operation.name") == {"run": 80}
 
 
 def test_ort_values(collect: Callable[[], Points]) -> None:
@@ -293,6 +306,42 @@ print(model.name, model.version)
     assert first[0] == "LogisticRegression"
     assert first[1].startswith("auto-")
     assert other[1] != first[1]
+
+
+@pytest.mark.parametrize("size", [3, 3000])
+@pytest.mark.parametrize("form", ["bytes", "file"])
+def test_retrained_models_of_one_graph_have_other_versions(
+    form: str, size: int, spans: Spans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights tell them apart, of a large file those at its ends; so a retrained one is not the registered one."""
+    monkeypatch.setattr(ours, "_HASHED", 1000)
+    rows = np.random.default_rng(0).normal(size=(4, size)).astype(np.float32)
+
+    def made(weight: float) -> Any:
+        model = LinearRegression().fit(rows, rows[:, 0])
+        model.coef_ = np.full(size, weight)
+        content = skl2onnx.to_onnx(model, rows[:1]).SerializeToString()
+        assert (len(content) > 2 * 1000) == (size == 3000)
+        if form == "bytes":
+            return ort.InferenceSession(content)
+        (tmp_path / f"{weight}.onnx").write_bytes(content)
+        return ort.InferenceSession(str(tmp_path / f"{weight}.onnx"))
+
+    first, retrained = made(0.25), made(0.5)
+    otel_ml.register(first, name="churn", version="3")
+    for session in (first, made(0.25), retrained):
+        session.run(None, {"X": rows})
+    assert spans.names() == ["run churn", "run churn", "run LinearRegression"]
+
+
+def test_a_file_that_is_gone_is_no_failure(spans: Spans, tmp_path: Path) -> None:
+    """Then the version is made of what the session itself tells."""
+    file = tmp_path / "churn.onnx"
+    file.write_bytes(graph(("p", "Softmax"))._model_bytes)
+    made = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    file.unlink()
+    made.run(None, {"x": X})
+    assert only(spans).attributes["ml.model.version"].startswith("auto-")
 
 
 @pytest.mark.parametrize(
@@ -379,8 +428,8 @@ def test_results_and_inputs_are_untouched(spans: Spans) -> None:
     with otel_ml.suppress():
         bare = made.run(None, {"X": given})
     assert [type(value) for value in answer] == [type(value) for value in bare] == [np.ndarray, np.ndarray]
-    for ours, theirs in zip(answer, bare, strict=True):
-        assert_array_equal(ours, theirs)
+    for observed, expected in zip(answer, bare, strict=True):
+        assert_array_equal(observed, expected)
     assert_array_equal(given, X)
     assert spans.names() == ["run LogisticRegression"]
 

@@ -158,6 +158,16 @@ def test_a_booster_that_learned_more_is_another_one(spans: Spans) -> None:
     assert first != second
 
 
+def test_a_booster_whose_features_are_renamed_is_another_one(collect: Collect) -> None:
+    """Rows without names have those that it has now."""
+    booster = xgb(data=X)
+    booster.inplace_predict(X)
+    collect()
+    booster.feature_names = NAMES
+    booster.inplace_predict(pd.DataFrame(X, columns=NAMES).to_numpy(), validate_features=False)
+    assert {(name, "ok") for name in NAMES} <= states(collect).keys()
+
+
 def test_an_estimator_that_loads_a_model_is_another_one(spans: Spans, tmp_path: Any) -> None:
     """As after a fit."""
     xgboost.XGBClassifier(n_estimators=2).fit(FRAME, 1 - y).save_model(tmp_path / "other.json")

@@ -202,6 +202,61 @@ def test_the_type_of_scores_follows_from_their_range(scores: list[float], given:
     )
 
 
+def probabilities(k: int = 3) -> Any:
+    return np.random.default_rng(4).dirichlet(np.full(k, 0.5), N)
+
+
+@pytest.mark.parametrize("form", [np.asarray, pd.DataFrame, lambda p: p.astype(np.float32)])
+def test_scores_may_be_the_rows_of_predict_proba(form: Any) -> None:
+    """The score is the largest of each row, and its uncertainty stands beside it: 1 less the margin."""
+    p = form(probabilities())
+    rows = np.asarray(p, dtype=np.float64).tolist()
+    made = fitted(scores=p, uncertainty=None, predictions=None)
+    by_hand = fitted(
+        scores=[max(row) for row in rows],
+        uncertainty=[1 - (sorted(row)[-1] - sorted(row)[-2]) for row in rows],
+        predictions=None,
+    )
+    assert made == by_hand
+    assert (made.score_type, made.scores is None, made.uncertainty is None) == ("probability", False, False)
+    assert made.label_counts["yes"].sum() == made.outcomes.categories["yes"]  # type: ignore[union-attr]
+
+
+def test_of_two_classes_the_score_is_the_second_and_says_it_all() -> None:
+    """No uncertainty, unless somebody gives it."""
+    p = probabilities(2)
+    made = fitted(scores=p, uncertainty=None)
+    assert made == fitted(scores=p[:, 1], uncertainty=None)
+    assert made.uncertainty is None
+    given = 1 - abs(p[:, 0] - p[:, 1])
+    assert fitted(scores=p, uncertainty=given) == fitted(scores=p[:, 1], uncertainty=given)
+
+
+def test_an_uncertainty_that_is_given_is_taken() -> None:
+    """Also where the probabilities would tell another."""
+    p, given = probabilities(), np.linspace(0, 1, N)
+    assert fitted(scores=p, uncertainty=given).uncertainty.mean == pytest.approx(0.5)  # type: ignore[union-attr]
+
+
+def test_parts_with_probabilities_merge_into_the_whole() -> None:
+    """`count` reads them as `fit` does."""
+    whole = fitted(scores=probabilities(), uncertainty=None, predictions=None, labels=None)
+    a, b = (
+        whole.count(frame()[part], scores=probabilities()[part]) for part in (slice(0, 300), slice(300, N))
+    )
+    merged = a.merge(b)
+    assert merged.uncertainty.histogram == whole.uncertainty.histogram  # type: ignore[union-attr]
+    assert merged.scores.histogram == whole.scores.histogram  # type: ignore[union-attr]
+
+
+def test_a_file_without_uncertainty_stays_what_it_was() -> None:
+    """No key for it, and so the id it always had."""
+    baseline = fitted(scores=probabilities(2)[:, 1], uncertainty=None)
+    content = json.loads(baseline.to_json())
+    assert "uncertainty" not in content
+    assert Baseline.from_json(json.dumps(content)).id == baseline.id == content["id"]
+
+
 def test_labels_are_counted_in_each_bucket_of_the_scores() -> None:
     """The buckets of all labels together are those of the scores."""
     baseline = fitted()
@@ -323,7 +378,7 @@ X = np.arange(1200.0).reshape(600, 2)
         ({"a": X[:, 0]}, {"importance": [1, 2]}, "importance= has 2 numbers, the data has 1 columns"),
         ({"a": X[:, 0]}, {"importance": {"a": float("nan")}}, "must be a finite number"),
         ({"a": X[:, 0]}, {"scores": [0.5]}, "scores= has 1 values, the training data has 600 rows"),
-        ({"a": X[:, 0]}, {"scores": X}, r"predict_proba\(X\)\[:, 1\]"),
+        ({"a": X[:, 0]}, {"scores": X}, r"of a classifier give predict_proba\(X\), whose rows add up to 1"),
         ({"a": X[:, 0]}, {"scores": ["high"] * 600}, "score has no finite number in 600 rows"),
         ({"a": X[:, 0]}, {"labels": [1, 0]}, "labels= has 2 values"),
         ({"a": X[:, 0]}, {"threshold": 0.5}, "give scores= too"),

@@ -201,6 +201,24 @@ def test_outputs_may_be_functions_of_a_batch() -> None:
     assert by_call == by_name
 
 
+@pytest.mark.parametrize("sample_rows", [2_000, 1_000_000])
+def test_the_rows_of_predict_proba_are_read_from_each_batch(sample_rows: int) -> None:
+    """Score and uncertainty, from the sample as from the second pass, are those of the rows in one piece."""
+    data = frame()
+
+    def predict_proba(X: Any) -> Any:
+        best = 0.5 + 0.4 * X["score"].to_numpy()
+        return np.column_stack([(1 - best) * 0.7, best, (1 - best) * 0.3])
+
+    made = fitted(parts(data), sample_rows=sample_rows, scores=predict_proba, exclude=["score"])
+    p = predict_proba(data)
+    for summary, values in ((made.scores, p.max(axis=1)), (made.uncertainty, 1 - (p[:, 1] - p[:, 0]))):
+        assert isinstance(summary, NumericSummary)
+        assert (summary.n, summary.min, summary.max) == (ROWS, values.min(), values.max())
+        expected = np.searchsorted(np.sort(values), summary.bounds, "right")
+        assert np.cumsum(summary.bucket_counts)[:-1].tolist() == expected.tolist()
+
+
 def test_a_function_is_called_for_every_pass() -> None:
     """A function that gives the batches from the beginning serves both passes."""
     data, calls = frame(), []

@@ -91,6 +91,19 @@ def test_without_a_baseline_features_are_few_and_prometheus_has_their_states_alo
     assert told.prometheus == len(semconv.DURATION_BOUNDS) + 4 + uniform + 2 * 5
 
 
+def test_uncertainty_is_one_more_where_it_is_counted() -> None:
+    """With more than two classes, or in the baseline: one over OTLP, and as many as it has buckets on the page."""
+    two, three = (most(Model("m", "1", classes=tuple("abc"[:k]))) for k in (2, 3))
+    label = 1
+    assert (three.otlp - two.otlp, three.prometheus - two.prometheus) == (1 + label, 22 + label)
+    without, having = (
+        most(Model("churn", "3", baseline=baseline(uncertainty=given)))
+        for given in (None, np.linspace(0, 1, ROWS))
+    )
+    assert having.otlp - without.otlp == 2  # its own and the baseline's
+    assert having.prometheus - without.prometheus == 20 + 2
+
+
 def test_a_prometheus_page_has_fifty_features() -> None:
     """What is beyond them goes over OTLP only."""
     few, many = (most(Model("m", "1", feature_names=tuple(f"f{i}" for i in range(n)))) for n in (50, 60))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
 
 import otel_ml
 from otel_ml import sampling
-from otel_ml.console import describe_event
+from otel_ml.console import ConsoleMetrics, describe_event
 
 
 def test_event_line_has_what_was_captured(logs):
@@ -26,3 +30,14 @@ def test_event_line_has_what_was_captured(logs):
         "ml.prediction churn  version 3  b live  value 0.25  segment region=eu  age=42  region=eu  "
         "kept at 100 % (random)  id …"
     )
+
+
+def test_closed_stream_is_no_failure():
+    """A test run closes what it captured into before the last export; nobody is told of that."""
+    out, reader = io.StringIO(), InMemoryMetricReader()
+    MeterProvider([reader]).get_meter("test").create_counter("ml.inference.rows").add(1)
+    data, console = reader.get_metrics_data(), ConsoleMetrics(out)
+    assert console.export(data) is MetricExportResult.SUCCESS
+    assert "1 series" in out.getvalue()
+    out.close()
+    assert console.export(data) is MetricExportResult.SUCCESS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
@@ -45,3 +46,25 @@ def test_a_server_of_uvicorn_flushes_when_it_has_shut_down(monkeypatch: pytest.M
     ending.flush_in_libraries(lambda: order.append("flush"))
     asyncio.run(type("Derived", (uvicorn.Server,), {})(uvicorn.Config("")).shutdown())
     assert order == ["own", "flush"]
+
+
+def test_a_server_ends_when_there_is_no_thread_to_flush_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is counted; what shutdown does is the application's."""
+    monkeypatch.setenv("OTEL_PYTHON_ML_RAISE", "0")
+    _guard.config.settings.cache_clear()
+
+    async def own(self: uvicorn.Server, sockets: object = None) -> None:
+        asyncio.get_running_loop()._default_executor = Ended()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", own)
+    ending.flush_in_libraries(lambda: None)
+    asyncio.run(uvicorn.Server(uvicorn.Config("")).shutdown())
+    assert _guard.collect(_guard.errors) == {"last_flush": 1}
+
+
+class Ended(ThreadPoolExecutor):
+    """One that has been shut down."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.shutdown()

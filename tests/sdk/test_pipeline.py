@@ -227,3 +227,26 @@ def test_flush_that_raises_is_a_failure_and_no_more(reader, monkeypatch):
     config.settings.cache_clear()
     pipeline.use(logger_provider=Logs(RuntimeError("gone")))
     assert otel_ml.force_flush() is False
+
+
+def test_a_signal_handler_can_flush_while_the_producer_is_made():
+    """Whatever thread and moment the signal finds; there is one producer afterwards."""
+    done = run(
+        """
+        import os, signal
+        from otel_ml import pipeline
+        from otel_ml.producer import Producer
+        made = []
+        class Interrupted(Producer):
+            def __init__(self, **more):
+                super().__init__(**more)
+                made.append(self)
+                if len(made) == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        pipeline.Producer = Interrupted
+        signal.signal(signal.SIGTERM, lambda *_: pipeline.force_flush())
+        signal.alarm(20)
+        assert pipeline.producer() is pipeline.producer() is made[1]
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")

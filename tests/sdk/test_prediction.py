@@ -74,6 +74,14 @@ def told(output, model, operation="predict"):
             (None, None, None),
         ),
         ([np.array([[0.3, 0.7]])], CLASSIFIER, "predict_proba", (None, None, None)),
+        # one column, of values near one as well
+        (np.array([[0.9996]]), CLASSIFIER, "predict_proba", ([0.9996], "probability", None)),
+        (
+            np.array([[1.0], [0.9996], [0.2]]),
+            CLASSIFIER,
+            "predict_proba",
+            ([1.0, 0.9996, 0.2], "probability", None),
+        ),
         # a value and what goes with it
         ((np.array([1.5, 2.5]), np.array([0.1, 0.2])), REGRESSOR, "predict", ([1.5, 2.5], "value", None)),
         ((np.array([1.5]), np.array([[0.1]])), REGRESSOR, "predict", ([1.5], "value", None)),

@@ -14,11 +14,13 @@ import pytest
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import SpanContext, TraceFlags
 from support import by_name, select
 
 from otel_ml import observe, pipeline
 from otel_ml.model import Model
 from otel_ml.observer import Observer
+from otel_ml.producer import Producer
 from otel_ml.recording import Recording
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
@@ -399,12 +401,28 @@ def test_a_child_does_not_wait_for_locks_of_its_parents_threads():
     assert told == {"status": 0}
 
 
-def test_a_platform_without_fork_works(monkeypatch, collect_factory, baseline, training):
+def test_a_platform_without_fork_works():
     """Where there is no fork there is nothing to register for it."""
-    monkeypatch.delattr(os, "register_at_fork", raising=False)
-    collect = collect_factory()
-    observed(baseline)(training)
-    assert [p.value for p in collect()["ml.inference.rows"]] == [2000]
+    assert run("""
+        import os
+        del os.fork, os.register_at_fork
+        import json
+        import otel_ml
+        from otel_ml.testing import recorded
+        with recorded() as seen:
+            otel_ml.observe(model="m", version="1")(lambda X: X)([[1.0]])
+        print(json.dumps([one.rows for one in seen.predictions]))
+    """) == [1]
+
+
+def test_threads_that_find_another_provider_follow_it_once(caplog):
+    """Who comes first moves on; a second gauge would be a warning of the SDK, and a callback more."""
+    first, second = (MeterProvider([InMemoryMetricReader()]) for _ in range(2))
+    producer = Producer(meter_provider=first)
+    producer.follow()
+    producer._provider = second
+    assert [producer._moved() for _ in range(3)] == [True, False, False]
+    producer.close()
 
 
 def test_the_first_prediction_can_be_in_a_callback_of_a_meter():
@@ -420,3 +438,72 @@ def test_the_first_prediction_can_be_in_a_callback_of_a_meter():
         report(reader)
     """)
     assert run(program)["ml.inference.rows"] == 2  # a prediction shows in the collection that it was asked in
+
+
+def test_a_signal_handler_can_predict_at_any_moment():
+    """Between whichever lines of ours, and of the locks that we use, it runs: nothing waits for itself, and every row
+    is counted once."""
+    made, counted = run("""
+        import faulthandler, json, random, sys
+        import numpy as np
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        import otel_ml
+        from otel_ml import pipeline
+        faulthandler.dump_traceback_later(40, exit=True)
+        reader = InMemoryMetricReader()
+        pipeline.use(meter_provider=MeterProvider([reader]))
+        pending = pipeline.producer()._pending
+        pending.wake_at, pending.limit = 1_000, 100_000
+        predict = otel_ml.observe(model="m", version="1", spans="off")(lambda X: X[:, 0])
+        X, made, chance = np.zeros((3, 5)), 0, random.Random(0)
+        def interrupt(frame, event, _):
+            global made
+            name = frame.f_code.co_filename
+            if event == "line" and ("otel_ml" in name or "threading" in name) and chance.random() < 0.1:
+                predict(X)
+                made += 3
+            return interrupt
+        sys.settrace(interrupt)
+        for _ in range(300):
+            predict(X)
+            made += 3
+        otel_ml.force_flush()
+        sys.settrace(None)
+        pipeline.producer().drain()
+        data = reader.get_metrics_data()
+        print(json.dumps([made, sum(
+            point.value for resource in data.resource_metrics for scope in resource.scope_metrics
+            for metric in scope.metrics if metric.name == "ml.inference.rows" for point in metric.data.data_points
+        )]))
+    """)
+    assert made > 1000
+    assert counted == made
+
+
+def test_examples_are_of_calls_that_are_counted(collect_factory, baseline):
+    """A call that fails while a drain is under way waits for the next one, with its span: no series without a count."""
+    collect = collect_factory()
+
+    @observe(model="churn", version="3", baseline=baseline, spans="off")
+    def fails(X):
+        raise KeyError
+
+    class Interrupted(list):
+        def __getitem__(self, part):
+            found = super().__getitem__(part)
+            if not capture.examples:
+                capture.put_failure(1000, "LateError")
+                capture.exemplify(SpanContext(1, 1, False, TraceFlags(1)), 0, 1000, "LateError")
+            return found
+
+    with pytest.raises(KeyError):
+        fails(np.zeros((1, 2)))
+    capture = next(iter(pipeline.producer()._captures.values()))
+    capture._failures = Interrupted(capture._failures)
+    pipeline.producer().drain()
+    capture._failures = list(capture._failures)
+    points = collect()["ml.inference.duration"]
+    assert sorted((point.attributes["error.type"], point.count) for point in points) == [
+        ("KeyError", 1), ("LateError", 1)
+    ]  # fmt: skip

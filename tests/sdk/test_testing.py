@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -16,7 +18,7 @@ from instrumented import fitted
 from opentelemetry import trace
 
 import otel_ml
-from otel_ml import Baseline, _guard, pipeline, sampling
+from otel_ml import Baseline, _guard, pipeline, producer, sampling
 from otel_ml.testing import Violation, recorded
 
 SEEN_BY_USERS = pd.DataFrame({"age": [25.0, np.nan, 300.0], "plan": ["basic", "gold", "basic"]})
@@ -49,6 +51,19 @@ def test_calls_are_plain_values():
     assert 0 < one.duration < 60
     with pytest.raises(ValueError, match=r"the call had 2 rows; look at \.scores"):
         _ = two.score
+
+
+def test_uncertainty_is_what_is_counted():
+    """A number a row where probabilities of several classes came out, as the histogram has it; else none."""
+
+    @otel_ml.observe(model="plan", version="1")
+    def classify(X: Any) -> Any:
+        return np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])[: len(X)]
+
+    with recorded() as seen:
+        classify([[1.0], [2.0]])
+        predict([[30.0, 1.0]])
+    assert [call.uncertainties for call in seen.predictions] == [(0.75, 0.0), ()]
 
 
 def test_a_call_that_raises_is_a_prediction_with_its_error():
@@ -249,3 +264,50 @@ def test_nothing_leaves_and_no_provider_is_set_up(disabled: str):
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.split() == ["1", "1", "1", "ProxyTracerProvider", "_ProxyMeterProvider"]
+
+
+def test_blocks_of_two_tasks_may_overlap():
+    """Each takes away what it has put there, whichever ends first: afterwards the application has its own again."""
+    before, first, second = pipeline.producer(), recorded(), recorded()
+    one = first.__enter__()
+    predict([[1.0, 2.0]])
+    two = second.__enter__()
+    predict([[1.0, 2.0]] * 2)
+    first.__exit__(None, None, None)
+    predict([[1.0, 2.0]] * 3)
+    second.__exit__(None, None, None)
+    assert pipeline.producer() is before
+    assert not pipeline._held
+    assert ([made.rows for made in one.predictions], [made.rows for made in two.predictions]) == ([1], [2, 3])
+
+
+def test_the_largest_numbers_have_a_bucket():
+    """Its end is beyond what a float can say."""
+    largest = np.finfo(np.float64).max
+    with recorded() as seen:
+        predict([[largest, -largest]])
+    [(low, high)], [(lowest, upper)] = seen.features["age"].buckets, seen.features["income"].buckets
+    assert low < largest <= high
+    assert lowest <= -largest < upper
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="no fork here")
+def test_blocks_leave_nothing_of_ours_behind(monkeypatch: pytest.MonkeyPatch):
+    """What is registered for a fork stays for ever, so a block registers nothing; OpenTelemetry's providers do."""
+    registered: list[str] = []
+
+    def register(**hooks: Any) -> None:
+        registered.extend(hook.__module__ for hook in hooks.values())
+
+    monkeypatch.setattr(os, "register_at_fork", register)
+    with recorded():
+        predict([[1.0, 2.0]])
+    assert [module for module in registered if module.startswith("otel_ml")] == []
+    gc.collect()
+    before = len(producer._producers)
+    for _ in range(20):
+        with recorded():
+            predict([[1.0, 2.0]])
+    predict([[1.0, 2.0]])  # it still has the last block's queue until now
+    gc.collect()
+    assert len(producer._producers) <= before

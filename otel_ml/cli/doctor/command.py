@@ -67,6 +67,7 @@ def _must_exist(target: str, *, module: bool) -> None:
     if not module and not Path(target).is_file():
         typer.echo(f"error: there is no program {target!r}; name a file, or a module with -m", err=True)
         raise typer.Exit(_USAGE)
-    if module and "." not in target and find_spec(target) is None and not Path(f"{target}.py").is_file():
+    here = (Path(target), Path(f"{target}.py"))  # python -m looks there first
+    if module and "." not in target and find_spec(target) is None and not any(path.exists() for path in here):
         typer.echo(f"error: there is no module {target!r} here", err=True)
         raise typer.Exit(_USAGE)

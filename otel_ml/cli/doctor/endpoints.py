@@ -66,7 +66,7 @@ def _destination(signal: str, name: str) -> Destination:
     if protocol == "HTTP" and not own:
         url = f"{url.rstrip('/')}/v1/{signal}"
     headers = [name for name, _ in _headers(signal.upper())]
-    return Destination(signal, name, protocol, _without_user(url), tuple(headers))
+    return Destination(signal, name, protocol, _shown(url), tuple(headers))
 
 
 def reach(wanted: Iterable[Destination], timeout: float) -> list[Destination]:
@@ -230,6 +230,11 @@ def _headers(signal: str) -> Iterator[tuple[str, str]]:
             yield name.strip().lower(), value.strip()
 
 
+def _shown(url: str) -> str:
+    """`url` without what may be a secret in it: user and password, and the query."""
+    return re.sub(r"\?.*", f"?{MASK}", _without_user(url))
+
+
 def _without_user(url: str) -> str:
     return re.sub(r"//[^/@]*@", f"//{MASK}@", url)
 
@@ -238,13 +243,23 @@ def masked(text: str) -> str:
     """`text` without the values of headers and the passwords of addresses that are in the environment."""
     secrets = {value for signal in (*SIGNALS, "") for _, value in _headers(signal.upper())}
     addresses = [value for name, value in os.environ.items() if name.startswith("OTEL_EXPORTER_OTLP_")]
-    secrets |= {urlsplit(value).password or "" for value in addresses if "://" in value}
+    for parts in (urlsplit(value) for value in addresses if "://" in value):
+        secrets |= {parts.password or "", parts.query}
     for part in list(secrets):
         secrets |= {unquote(part), *unquote(part).split()}
     for secret in sorted(secrets - _SCHEMES, key=len, reverse=True):
         if len(secret) > 3:
             text = text.replace(secret, MASK)
     return _without_user(text)
+
+
+def masked_values(told: Any) -> Any:
+    """`told` with every text in its dicts and lists `masked`: not their keys, nor true, false and numbers."""
+    if isinstance(told, dict):
+        return {key: masked_values(value) for key, value in told.items()}
+    if isinstance(told, (list, tuple)):
+        return [masked_values(value) for value in told]
+    return masked(told) if isinstance(told, str) else told
 
 
 _SCHEMES = {"Bearer", "Basic", "bearer", "basic"}

@@ -160,3 +160,9 @@ def check_exports(said: Sequence[str], flushed: bool) -> Iterator[Finding]:
             "whoever it goes to does not answer",
             "see where it is sent to",
         )
+
+
+def check_end(error: str | None) -> Iterator[Finding]:
+    """A program that failed, whatever it had recorded before."""
+    if error is not None:
+        yield Finding("the program failed", error, "run it by itself and see what it says")

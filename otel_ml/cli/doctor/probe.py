@@ -35,7 +35,10 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         said = self.ours if record.name == "otel_ml" else self.exports
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit: the program's call to log must not raise here
+            return
         if not message.startswith((PREFIX, "OTEL_SDK_DISABLED")):  # that is told of the environment
             said.append(message)
 
@@ -86,6 +89,7 @@ class Watch:
         findings = [
             *judgement.check(seen, models, libraries(), self._log.ours),
             *judgement.check_exports(self._log.exports, flushed),
+            *judgement.check_end(error),
         ]
         return {
             "ended": ended, "error": error, "seconds": seconds, **asdict(seen),
@@ -118,11 +122,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(kind: str, target: str) -> None:
+    # in place of the directory that `python -m` has put there for this module
+    sys.path[0] = os.getcwd() if kind == "-m" else str(Path(target).resolve().parent)
     if kind == "-m":
-        sys.path.insert(0, os.getcwd())
         runpy.run_module(target, run_name="__main__", alter_sys=True)
     else:
-        sys.path.insert(0, str(Path(target).resolve().parent))
         runpy.run_path(target, run_name="__main__")
 
 

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,25 @@ def run(program: Program) -> dict[str, Any]:
             start_new_session=True,
         )  # fmt: skip
         try:
-            _wait(process, report, program.seconds + GRACE)
+            with _signals_raise():
+                _wait(process, report, program.seconds + GRACE)
             return _read(report, process, program)
         finally:
             _end(process)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """A signal that ends us does so as Ctrl-C does: the program, a session of its own, must not outlive us."""
+    stops = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in stops if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _environment(program: Program) -> dict[str, str]:

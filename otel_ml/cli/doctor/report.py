@@ -49,8 +49,7 @@ def examine(directory: Path | None, program: Program | None) -> Report:
     if program is None:
         report.findings += _alone(report)
     else:
-        report.program = told = run(program)
-        told["name"] = str(program)
+        report.program = told = endpoints.masked_values({**run(program), "name": str(program)})
         more = [one if isinstance(one, Finding) else Finding(**one) for one in told.pop("findings")]
         if unreachable:  # it is said already
             more = [one for one in more if "export" not in one.what]
@@ -86,4 +85,4 @@ def as_json(report: Report) -> str:
     told = {"ok": report.ok, **asdict(report)}
     for destination in told["destinations"]:
         destination["ok"] = destination.pop("problem") is None
-    return endpoints.masked(json.dumps(told, indent=2, ensure_ascii=False))
+    return json.dumps(endpoints.masked_values(told), indent=2, ensure_ascii=False)

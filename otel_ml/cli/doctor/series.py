@@ -40,7 +40,7 @@ def most(model: Model, operations: int = 1) -> Series:
     segments = 1 if model.segment is None else len(model.segment.names)
     # of each operation: rows, and the durations of calls that succeed
     otlp, scraped = 2 * operations, (len(semconv.DURATION_BOUNDS) + 4) * operations
-    for live, page in (_scores(model), _labels(model)):
+    for live, page in (_scores(model), _uncertainty(model), _labels(model)):
         otlp, scraped = otlp + live * segments, scraped + page * segments
     features = list(_features(model, segments))
     otlp += sum(live * times for live, _, times in features) + _projections(model)
@@ -60,6 +60,13 @@ def _scores(model: Model) -> tuple[int, int]:
     assert model.baseline is not None
     sums = 2 if model.baseline.score_type == "probability" else 0
     return 1, len(scores.bounds) + 1 + sums
+
+
+def _uncertainty(model: Model) -> tuple[int, int]:
+    known = None if model.baseline is None else model.baseline.uncertainty
+    if known is not None:
+        return 1, len(known.bounds) + 3
+    return (1, _UNIFORM + 2) if len(model.classes or ()) > 2 else (0, 0)
 
 
 def _labels(model: Model) -> tuple[int, int]:
