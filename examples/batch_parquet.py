@@ -1,5 +1,6 @@
 """A batch job over a Parquet file, row group by row group: memory for one of them, however long the file is.
 
+    pip install 'otel-ml[parquet]' scikit-learn
     python examples/batch_parquet.py [IN.parquet OUT.parquet]
 
 It prints a line for each row group and what was sent at the end; without arguments it makes a file of 50,000 customers

@@ -2,6 +2,7 @@
 
 Run it, ask it a few times, and look at who answered:
 
+    pip install otel-ml scikit-learn fastapi gunicorn uvicorn-worker
     python examples/gunicorn_service.py [PORT]
     curl localhost:8000/predict -H 'content-type: application/json' -d '{"age": 30, "income": 42.5}'
 

@@ -150,6 +150,9 @@ VARIABLES = (
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "", "names that `opentelemetry-instrument` leaves out: "
         "`otel_ml_sklearn`",
     ),
-    Variable("OTEL_SDK_DISABLED", "`false`", "`true` switches telemetry off: models predict, nothing is recorded"),
+    Variable(
+        "OTEL_SDK_DISABLED", "`false`", "`true`, and nothing else, switches all of OpenTelemetry "
+        "off, not otel-ml alone: models predict, nothing is recorded. Read when the process starts",
+    ),
 )  # fmt: skip
 """In the order of docs/settings.md."""

@@ -22,6 +22,7 @@ import certifi
 import pytest
 import trustme
 from contract.test_docs import blocks, says
+from integration.collector import Collector
 from integration.sink import Sink
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "doctor.md"
@@ -427,3 +428,113 @@ def test_wrong_commands_exit_with_2(arguments: list[str], message: str, tmp_path
     done = doctor(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """An otel-ml-collector, which takes metrics alone."""
+    config = """
+receivers: {otlp: {protocols: {grpc: {endpoint: 127.0.0.1:0}, http: {endpoint: 127.0.0.1:0}}}}
+exporters: {debug: {}}
+service: {pipelines: {metrics: {receivers: [otlp], exporters: [debug]}}}
+"""
+    with Collector(tmp_path_factory.mktemp("collector"), config) as made:
+        yield made
+
+
+def _to(collector: Collector, protocol: str) -> dict[str, str]:
+    port = collector.ports["grpc" if protocol == "grpc" else "http"]
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+    }
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_signals_that_nobody_sends_may_be_refused(place: Path, collector: Collector, protocol: str) -> None:
+    """otel-ml-collector takes no events: a note for a program without a sampler, and where no program is given."""
+    (place / "app.py").write_text(SECTIONS[GOOD].program, encoding="utf-8")
+    variables = {**_to(collector, protocol), "OTEL_TRACES_EXPORTER": "none"}
+    for done in (doctor("app.py", cwd=place, **variables), doctor(cwd=place, **variables)):
+        assert done.returncode == 0, done.stdout
+        assert "• logs do not get through to" in done.stdout
+        assert "do:  where nobody sends any, OTEL_LOGS_EXPORTER=none; else" in done.stdout
+        assert re.search(r"• logs: .* does not take them", done.stdout)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_signals_that_are_sent_and_refused_are_one_problem(
+    place: Path, collector: Collector, protocol: str
+) -> None:
+    """Spans and sampled rows are lost; the reason is the message of the first of both, never of another."""
+    program = SECTIONS[GOOD].program.replace("@otel_ml.observe(", "@otel_ml.observe(sampler=Random(1.0), ")
+    (place / "app.py").write_text(f"from otel_ml.sampling import Random\n{program}", encoding="utf-8")
+    done = doctor("app.py", cwd=place, **_to(collector, protocol))
+    assert done.returncode == 1, done.stdout
+    assert "\n1 problem\n  ✗ traces, logs do not get through to" in done.stdout
+    assert re.search(r"why: Failed to export (traces|span)", done.stdout), done.stdout
+    assert (
+        "do:  it takes no traces and no logs: send them elsewhere with OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and "
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or not at all with OTEL_TRACES_EXPORTER=none OTEL_LOGS_EXPORTER=none"
+    ) in done.stdout
+
+
+def test_spans_are_sent_and_events_are_not(place: Path, collector: Collector) -> None:
+    """The one is a problem, the other a note, each with its own message."""
+    (place / "app.py").write_text(SECTIONS[GOOD].program, encoding="utf-8")
+    done = doctor("--json", "app.py", cwd=place, **_to(collector, "grpc"))
+    assert done.returncode == 1
+    findings = json.loads(done.stdout)["findings"]
+    assert [(one["what"].split()[0], one["why"].split()[3], one["broken"]) for one in findings] == [
+        ("traces", "traces", True), ("logs", "logs", False)
+    ]  # fmt: skip
+
+
+def test_a_receiver_that_takes_nothing_is_broken(place: Path, collector: Collector) -> None:
+    """Without a program, nothing gets through: that is no note."""
+    done = doctor(cwd=place, OTEL_METRICS_EXPORTER="none", **_to(collector, "grpc"))
+    assert done.returncode == 1
+    assert "✗ traces, logs do not get through to" in done.stdout
+
+
+def test_workers_are_not_seen(place: Path, sink: Sink) -> None:
+    """A program that gunicorn serves, or that forks by itself, is not told to instrument what it has instrumented."""
+    (place / "service.py").write_text(
+        f"{SERVER.partition('pathlib.Path')[0]}\ndef app(environ, start_response):\n    return []\n"
+    )
+    (place / "forks.py").write_text("import os, time\nos.fork()\ntime.sleep(60)\n", encoding="utf-8")
+    more = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{_host(sink)}", "HOME": str(place)}
+    gunicorn = ("-m", "gunicorn", "--", "--bind", "127.0.0.1:0", "--workers", "2")
+    for who, arguments in (
+        ("gunicorn", (*gunicorn, "service:app")),
+        ("gunicorn", (*gunicorn, "--preload", "service:app")),
+        ("it", ("forks.py",)),
+    ):
+        done = doctor("--seconds", "4", *arguments, cwd=place, **more)
+        assert done.returncode == 0, done
+        assert f"• the workers that {who} starts are not seen" in done.stdout
+        assert "otel-ml doctor -m uvicorn -- service:app, or a small script" in done.stdout
+        assert "no library" not in done.stdout
+        assert "no prediction was made" not in done.stdout
+
+
+def test_plain_words_to_tls(place: Path) -> None:
+    """http:// to a port of TLS: that comes first of what to do, for both protocols."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = _Quiet(("127.0.0.1", 0), _Takes)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://localhost:{server.server_port}"}
+    protocols = [{**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": name} for name in ("grpc", "http/protobuf")]
+    try:
+        answers = doctors(*protocols, cwd=place)
+    finally:
+        server.shutdown()
+        server.server_close()
+    for done in answers:
+        assert done.returncode == 1
+        assert (
+            "do:  if the receiver speaks TLS, say https:// and name its authority in OTEL_EXPORTER_OTLP_CERTIFICATE"
+        ) in done.stdout, done.stdout

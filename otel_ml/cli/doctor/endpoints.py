@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -43,13 +43,20 @@ class Destination:
     url: str | None = None
     headers: tuple[str, ...] = ()
     """Names alone."""
-    problem: Finding | None = field(default=None, compare=False)
+    why: str | None = field(default=None, compare=False)
     """Why it cannot be reached, once that was tried."""
+    needed: bool = field(default=True, compare=False)
+    """False when it takes no such signal, and nobody is known to send it one."""
 
     @property
     def ok(self) -> bool | None:
         """None when there is nothing to reach."""
-        return None if self.url is None else self.problem is None
+        return None if self.url is None else self.why is None
+
+    @property
+    def broken(self) -> bool:
+        """Whether something that is sent there is lost."""
+        return self.why is not None and self.needed
 
 
 def destinations() -> list[Destination]:
@@ -74,12 +81,33 @@ def reach(wanted: Iterable[Destination], timeout: float) -> list[Destination]:
     wanted = list(wanted)
     with _Log() as log, _quiet_grpc(), ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
         causes = list(pool.map(lambda one: _cause(one, timeout, log), wanted))
-    # the SDK logs one text once: what fails without a word fails as the others did
-    known = {_host(one): why for one, why in zip(wanted, causes, strict=True) if why}
     return [
-        one if why is None else _failed(one, why or known.get(_host(one), "the exporter does not say why"))
+        one if why is None else replace(one, why=masked(why or "the exporter does not say why"))
         for one, why in zip(wanted, causes, strict=True)
     ]
+
+
+def weigh(found: Sequence[Destination], sent: Collection[str] | None) -> list[Destination]:
+    """Each destination with whether it is `needed`, when these signals are `sent`; None when that is not known.
+
+    otel-ml always sends metrics. Spans and events a receiver may do without, as long as nobody sends them: refused as
+    unknown, they are lost to no one. Where nobody knows, something else has to get through.
+    """
+    reached = any(one.ok for one in found)
+
+    def spared(one: Destination) -> bool:
+        return (
+            one.signal != "metrics"
+            and _unknown(one)
+            and (reached if sent is None else one.signal not in sent)
+        )
+
+    return [replace(one, needed=not spared(one)) for one in found]
+
+
+def _unknown(destination: Destination) -> bool:
+    """Whether it answers that it knows no such signal."""
+    return re.search(_NO_SIGNAL, destination.why or "") is not None
 
 
 def _cause(destination: Destination, timeout: float, log: _Log) -> str | None:
@@ -87,11 +115,6 @@ def _cause(destination: Destination, timeout: float, log: _Log) -> str | None:
     if destination.url is None:
         return None
     return _connect(destination.url, timeout) or _export(destination, timeout, log)
-
-
-def _failed(destination: Destination, why: str) -> Destination:
-    what = f"{destination.signal} do not get through to {destination.url} ({destination.protocol})"
-    return replace(destination, problem=Finding(what, masked(why), _todo(destination, why)))
 
 
 def _host(destination: Destination) -> str:
@@ -133,6 +156,7 @@ def _export(destination: Destination, timeout: float, log: _Log) -> str | None:
     try:
         make = pipeline._load(f"opentelemetry_{destination.signal}_exporter", destination.exporter)
         exporter = make(timeout=timeout)
+        _unfiltered()
         try:
             result = exporter.export(_nothing(destination.signal))
         finally:
@@ -141,6 +165,13 @@ def _export(destination: Destination, timeout: float, log: _Log) -> str | None:
         return f"{type(error).__name__}: {error}"
     said = log.taken()
     return None if result.name == "SUCCESS" else _first(said)
+
+
+def _unfiltered() -> None:
+    """The SDK's filters take the same words about another signal for a repetition."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("opentelemetry."):
+            logging.getLogger(name).filters.clear()
 
 
 def _first(said: list[str]) -> str:
@@ -182,6 +213,7 @@ class _Log(logging.Handler):
         self._logger.propagate = self._before
 
 
+_NO_SIGNAL = r"UNIMPLEMENTED|\b404\b"
 _WAYS_OUT = (
     (r"^no connection .*(not known|nodename|resolution)", "correct the name of the host in "
      "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -189,23 +221,40 @@ _WAYS_OUT = (
      "where yours is"),
     (r"UNAUTHENTICATED|PERMISSION_DENIED|\b40[13]\b", "put the token where the exporter reads it: "
      "OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20…"),
+    (r"WRONG_VERSION_NUMBER", "say http://, there is no TLS"),
     (r"(?i)certificate|ssl|tls|handshake|no such file", "name the authority that signed the receiver's certificate in "
      "OTEL_EXPORTER_OTLP_CERTIFICATE, or say http:// where there is no TLS"),
-    (r"UNIMPLEMENTED|\b404\b", "it takes no {signal}: send them elsewhere with "
-     "OTEL_EXPORTER_OTLP_{SIGNAL}_ENDPOINT, or not at all with OTEL_{SIGNAL}_EXPORTER=none"),
+    (_NO_SIGNAL, "it takes no {signals}: send them elsewhere with {endpoints}, or not at all with {exporters}"),
     (r"DEADLINE|(?i:timed out|timeout)", "something takes connections there and does not answer: see what it is"),
 )  # fmt: skip
 _OTHER = {"gRPC": ("HTTP", "http/protobuf"), "HTTP": ("gRPC", "grpc")}
+_BROKEN_OFF = r"(?i)socket closed|wrong_version|reset by peer|bad ?status ?line|remote ?disconnected|aborted"
+"""What a client hears that speaks plainly to TLS."""
 
 
-def _todo(destination: Destination, why: str) -> str:
-    signal = destination.signal
+def _todo(destination: Destination) -> str:
+    """The way out, with a place for the names of signals and of their variables."""
+    why = destination.why or ""
     hidden = [name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(name)]
-    if "CERTIFICATE_VERIFY" in why and destination.protocol == "HTTP" and hidden and _certificate(signal):
+    if not destination.needed:
+        return "where nobody sends any, {exporters}; else name who takes them in {endpoints}"
+    if (
+        "CERTIFICATE_VERIFY" in why
+        and destination.protocol == "HTTP"
+        and hidden
+        and _certificate(destination.signal)
+    ):
         return f"unset {' and '.join(hidden)}, which the HTTP exporter obeys before OTEL_EXPORTER_OTLP_CERTIFICATE"
-    for pattern, todo in _WAYS_OUT:
-        if re.search(pattern, why):
-            return todo.format(signal=signal, SIGNAL=signal.upper())
+    plain = not (destination.url or "").startswith("https:")
+    if plain and re.search(_BROKEN_OFF, why):
+        return (
+            "if the receiver speaks TLS, say https:// and name its authority in OTEL_EXPORTER_OTLP_CERTIFICATE; else "
+            f"{_ready(destination)}"
+        )
+    return next((todo for pattern, todo in _WAYS_OUT if re.search(pattern, why)), _ready(destination))
+
+
+def _ready(destination: Destination) -> str:
     protocol, value = _OTHER[destination.protocol or "gRPC"]
     return (
         f"see that it is ready; if that is its address for {protocol}, set OTEL_EXPORTER_OTLP_PROTOCOL={value} (4317 "
@@ -269,15 +318,25 @@ def check(found: Iterable[Destination]) -> Iterator[Finding]:
     """One finding for each address and way out."""
     groups: dict[tuple[str, str], list[Destination]] = {}
     for one in found:
-        if one.problem is not None:
-            groups.setdefault((_host(one), one.problem.todo), []).append(one)
-    for members in groups.values():
-        problem = members[0].problem
-        assert problem is not None
-        signals = ", ".join(one.signal for one in members)
-        address = members[0].url if len(members) == 1 else _base(members[0].url or "")
-        what = f"{signals} do not get through to {address} ({members[0].protocol})"
-        yield Finding(what, problem.why, problem.todo)
+        if one.why is not None:
+            groups.setdefault((_host(one), _todo(one)), []).append(one)
+    for (_, todo), members in groups.items():
+        yield _finding(members, todo)
+
+
+def _finding(members: Sequence[Destination], todo: str) -> Finding:
+    first, signals = members[0], [one.signal for one in members]
+    address = first.url if len(members) == 1 else _base(first.url or "")
+    return Finding(
+        f"{', '.join(signals)} do not get through to {address} ({first.protocol})",
+        first.why or "",
+        todo.format(
+            signals=" and no ".join(signals),
+            endpoints=" and ".join(f"OTEL_EXPORTER_OTLP_{name.upper()}_ENDPOINT" for name in signals),
+            exporters=" ".join(f"OTEL_{name.upper()}_EXPORTER=none" for name in signals),
+        ),
+        broken=first.needed,
+    )
 
 
 def _base(url: str) -> str:

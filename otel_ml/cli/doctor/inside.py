@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -64,6 +65,10 @@ class Inside:
     """Class, and whether it is one of Prometheus."""
     libraries: list[State] = field(default_factory=list)
     models: list[Seen] = field(default_factory=list)
+    samples: bool = False
+    """Whether a sampler has decided on rows."""
+    workers: str | None = None
+    """What runs the program in other processes: gunicorn, or "it" when it has started some."""
 
 
 def calls() -> int:
@@ -92,6 +97,8 @@ def look() -> tuple[Inside, list[Model]]:
     made = pipeline._producer
     told = Overview([], [], []) if made is None else made.overview()
     seen.readers, seen.calls = told.readers, _count(told.series)
+    seen.samples = any(one.metric is semconv.SAMPLING_DECISIONS for one in told.series)
+    seen.workers = "gunicorn" if "gunicorn.arbiter" in sys.modules else "it" if _has_children() else None
     operations: dict[int, tuple[Model, list[str]]] = {}
     for model, operation in told.models:
         operations.setdefault(id(model), (model, []))[1].append(operation)
@@ -101,6 +108,17 @@ def look() -> tuple[Inside, list[Model]]:
             operations[id(model)] = model, []
     seen.models = [_seen(model, done, told.series) for model, done in operations.values()]
     return seen, [model for model, _ in operations.values()]
+
+
+def _has_children() -> bool:
+    """Whether processes of this one run or wait for their end; that they ended is left to the program to learn."""
+    if not hasattr(os, "waitid"):  # Windows, and macOS before Python 3.13
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _providers() -> dict[str, str | None]:

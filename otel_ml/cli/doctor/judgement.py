@@ -9,7 +9,7 @@ from ...baseline import Baseline
 from ...model import Model
 from .environment import Library, unsupported
 from .finding import Finding, amount
-from .inside import Inside, Seen, State
+from .inside import Inside, Seen
 
 
 def check(
@@ -20,13 +20,15 @@ def check(
     wrong = [library for library in libraries if library.name in used and not library.supported]
     yield from map(unsupported, wrong)
     if not seen.models:
-        yield from [] if wrong else [_nothing(seen.libraries)]
+        yield from [] if wrong else [_nothing(seen)]
         return
     yield from _providers(seen)
     for shown, model in zip(seen.models, models, strict=True):
         yield from _model(shown, model, seen)
     yield from map(_logged, dict.fromkeys(said))
-    if seen.calls == 0:
+    if seen.calls == 0 and seen.workers:
+        yield _workers(seen.workers)
+    elif seen.calls == 0:
         yield Finding(
             "no prediction was made",
             "so only what is known before the first one was looked at",
@@ -53,9 +55,20 @@ def _logged(message: str) -> Finding:
     )
 
 
-def _nothing(libraries: Sequence[State]) -> Finding:
-    there = [state.name for state in libraries if state.imported and not state.instrumented]
-    active = [state.name for state in libraries if state.instrumented and state.imported]
+def _workers(who: str) -> Finding:
+    return Finding(
+        f"the workers that {who} starts are not seen",
+        "they are processes of their own, and nothing was observed in the one that starts them",
+        "look into one process: otel-ml doctor -m uvicorn -- service:app, or a small script that predicts",
+        broken=False,
+    )
+
+
+def _nothing(seen: Inside) -> Finding:
+    there = [state.name for state in seen.libraries if state.imported and not state.instrumented]
+    active = [state.name for state in seen.libraries if state.instrumented and state.imported]
+    if seen.workers and (seen.workers == "gunicorn" or not there):
+        return _workers(seen.workers)
     if active:
         return Finding(
             "no prediction was made", f"{', '.join(active)} is instrumented, and nothing was asked of a model",
@@ -144,6 +157,17 @@ def _baseline(name: str, model: Model, baseline: Baseline) -> Iterator[Finding]:
             differ,
             "make it from the table that the model was fitted on: otel-ml baseline create …",
         )
+
+
+_SENT = (("traces", r"ailed to export (traces|span)"), ("logs", r"ailed to export logs"))
+
+
+def sent(seen: Inside, said: Sequence[str]) -> list[str] | None:
+    """Signals besides metrics of which something was refused, or will be; None when too little was seen to say."""
+    if not seen.calls:
+        return None
+    refused = [signal for signal, pattern in _SENT if any(re.search(pattern, message) for message in said)]
+    return refused if not seen.samples or "logs" in refused else [*refused, "logs"]
 
 
 def check_exports(said: Sequence[str], flushed: bool) -> Iterator[Finding]:

@@ -83,7 +83,11 @@ def _destinations(console: Console, destinations: Iterable[Destination]) -> None
             continue
         headers = f", headers {', '.join(f'{name}=****' for name in one.headers)}" if one.headers else ""
         answer = "takes them" if one.ok else "does not take them"
-        line(f"{one.signal}: {one.url} ({one.protocol}{headers}) {answer}", GOOD if one.ok else BAD, 2)
+        line(
+            f"{one.signal}: {one.url} ({one.protocol}{headers}) {answer}",
+            BAD if one.broken else GOOD if one.ok else NOTE,
+            2,
+        )
 
 
 def _baselines(console: Console, report: Report) -> None:

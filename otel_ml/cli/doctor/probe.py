@@ -25,15 +25,19 @@ from .environment import PREFIX, libraries
 FLUSH_SECONDS = 3.0
 
 
-class Log(logging.Handler):
-    """What otel-ml and OpenTelemetry say while the program runs."""
+class Log:
+    """What otel-ml and OpenTelemetry say while the program runs, before their filters drop what looks repeated."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
         self.ours: list[str] = []
         self.exports: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def hear(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING or record.name.partition(".")[0] not in (
+            "otel_ml",
+            "opentelemetry",
+        ):
+            return
         said = self.ours if record.name == "otel_ml" else self.exports
         try:
             message = record.getMessage()
@@ -43,8 +47,14 @@ class Log(logging.Handler):
             said.append(message)
 
     def listen(self) -> None:
-        for name in ("otel_ml", "opentelemetry"):
-            logging.getLogger(name).addHandler(self)
+        make = logging.getLogRecordFactory()
+
+        def record(*arguments: Any, **more: Any) -> logging.LogRecord:
+            made = make(*arguments, **more)
+            self.hear(made)
+            return made
+
+        logging.setLogRecordFactory(record)
 
 
 class Watch:
@@ -56,6 +66,7 @@ class Watch:
         self._seconds = seconds
         self._log = Log()
         self._log.listen()
+        self._process = os.getpid()
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._done = False
@@ -73,6 +84,8 @@ class Watch:
 
     def finish(self, ended: str, error: str | None = None) -> None:
         """Flush what the program has recorded, and tell."""
+        if os.getpid() != self._process:  # a worker ends, which the program has forked
+            return
         with self._lock:
             if self._done:
                 return
@@ -93,6 +106,7 @@ class Watch:
         ]
         return {
             "ended": ended, "error": error, "seconds": seconds, **asdict(seen),
+            "sent": judgement.sent(seen, self._log.exports),
             "findings": [asdict(one) for one in findings],
         }  # fmt: skip
 

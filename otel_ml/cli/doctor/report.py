@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,22 +41,28 @@ def examine(directory: Path | None, program: Program | None) -> Report:
     """Look at the environment, at a directory of baselines and, from inside, at a program."""
     planned, findings = endpoints.planned()
     report = Report(environment.versions(), environment.libraries(), endpoints.reach(planned, TIMEOUT))
-    report.findings = [*findings, *environment.check(), *endpoints.check(report.destinations)]
-    unreachable = any(one.problem is not None for one in report.destinations)
+    report.findings = [*findings, *environment.check()]
     if directory is not None:
         report.directory = str(directory)
         report.baselines, more = baselines.look(directory)
         report.findings += more
     if program is None:
-        report.findings += _alone(report)
+        report.findings += [*_endpoints(report, None), *_alone(report)]
     else:
         report.program = told = endpoints.masked_values({**run(program), "name": str(program)})
         more = [one if isinstance(one, Finding) else Finding(**one) for one in told.pop("findings")]
-        if unreachable:  # it is said already
+        report.findings += _endpoints(report, told.get("sent"))
+        if any(one.broken for one in report.destinations):  # it is said already
             more = [one for one in more if "export" not in one.what]
         report.findings += more
     report.findings = [_masked(one) for one in report.findings]
     return report
+
+
+def _endpoints(report: Report, sent: Collection[str] | None) -> list[Finding]:
+    """What does not get through, weighed by the signals that the program has sent."""
+    report.destinations = endpoints.weigh(report.destinations, sent)
+    return list(endpoints.check(report.destinations))
 
 
 def _alone(report: Report) -> list[Finding]:
@@ -84,5 +91,5 @@ def as_json(report: Report) -> str:
     """The report for machines; `ok` is what the exit code says."""
     told = {"ok": report.ok, **asdict(report)}
     for destination in told["destinations"]:
-        destination["ok"] = destination.pop("problem") is None
+        destination["ok"] = destination.pop("why") is None
     return json.dumps(endpoints.masked_values(told), indent=2, ensure_ascii=False)
