@@ -435,8 +435,9 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
     """An otel-ml-collector, which takes metrics alone."""
     config = """
 receivers: {otlp: {protocols: {grpc: {endpoint: 127.0.0.1:0}, http: {endpoint: 127.0.0.1:0}}}}
+processors: {ml_drift: {}}
 exporters: {debug: {}}
-service: {pipelines: {metrics: {receivers: [otlp], exporters: [debug]}}}
+service: {pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [debug]}}}
 """
     with Collector(tmp_path_factory.mktemp("collector"), config) as made:
         yield made

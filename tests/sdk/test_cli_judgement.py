@@ -120,3 +120,20 @@ def test_failed_exports_are_told_in_their_words() -> None:
     [one] = judgement.check_exports(["harmless"], False)
     assert one.what == "the last export did not end in time"
     assert list(judgement.check_exports(["harmless"], True)) == []
+
+
+@pytest.mark.parametrize(
+    ("calls", "samples", "said", "expected"),
+    [
+        (0, True, ["Failed to export traces to localhost:1"], None),
+        (1, False, ["harmless"], []),
+        (1, False, ["Failed to export span batch code: 404, reason: Not Found"], ["traces"]),
+        (1, True, ["Failed to export traces to localhost:1"], ["traces", "logs"]),
+        (1, True, ["Failed to export logs batch code: 404, reason: Not Found"], ["logs"]),
+    ],
+)
+def test_signals_that_are_sent(
+    calls: int, samples: bool, said: list[str], expected: list[str] | None
+) -> None:
+    """What an exporter could not deliver was sent, and a sampler sends events; without a call, nobody knows."""
+    assert judgement.sent(inside.Inside(calls=calls, samples=samples), said) == expected

@@ -22,7 +22,8 @@ from typing import Any
 from . import inside, judgement
 from .environment import PREFIX, libraries
 
-FLUSH_SECONDS = 3.0
+FLUSH_SECONDS = 10.0
+"""What the OTLP exporters allow an export by default: one that has not ended by then does not."""
 
 
 class Log:
