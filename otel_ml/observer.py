@@ -25,9 +25,9 @@ from .prediction import NOTHING as NO_OUTCOME
 from .prediction import Outcome, Prediction, read_outcome
 from .recording import Recording
 from .rows import Rows
-from .sampling import Random, SamplerLike
+from .sampling import Random, SamplerLike, When, failed
 from .sampling.composition import override
-from .sampling.keeping import Kept, keep, keep_row
+from .sampling.keeping import NOT_FAILED, Kept, keep, keep_row
 from .snapshot import Unread, row_count
 from .telemetry import ActiveSpan, Spans, error_type
 
@@ -257,11 +257,16 @@ class Observer:
         """
         try:
             sampler = override.get() or self._sampler
-            if type(sampler) is Random and span is None and type(taken) is tuple and taken[1][0] == 1:
+            one = span is None and type(taken) is tuple and taken[1][0] == 1
+            # first the most frequent calls of all, of which nobody asks anything
+            if one and type(sampler) is Random:
                 kept = keep_row(sampler, self._capture.decide)
-                if kept is None:  # the most frequent call of all, of which nobody asks anything
+                if kept is None:
                     return
                 ended = Ended(self, taken, begun, duration, answer, error)
+            elif one and error is None and type(sampler) is When and sampler.rule is failed:
+                self._capture.decide(NOT_FAILED)
+                return
             elif sampler is None and span is None and not self._makes_span(begun + duration):
                 return
             else:

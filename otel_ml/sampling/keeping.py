@@ -10,10 +10,12 @@ import numpy as np
 
 from ..prediction import Prediction
 from .coin import Counts, Selection, decided, select, select_row
-from .decision import RANDOM, Decision, SamplerLike
+from .decision import RANDOM, RULE, Decision, SamplerLike
 from .uniform import Random
 
 _PASSED: Counts = {(RANDOM, False): 1}
+NOT_FAILED: Counts = {(RULE, False): 1}
+"""What `When(failed)` decides on the one row of a call that succeeded."""
 
 
 class Kept(NamedTuple):

@@ -50,6 +50,22 @@ def test_every_kept_row_is_an_event(spans_mode, logs, spans, collect):
     assert len(spans.get_finished_spans()) == (0 if spans_mode == "off" else 1)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_calls_that_failed(n, logs, spans, collect):
+    """When(failed) keeps the rows of a call that raised, and passes and counts those of one that did not."""
+
+    @otel_ml.observe(model="churn", version="3", sampler=sampling.When(sampling.failed), spans="sampled")
+    def predict(rows):
+        return 1 / rows[:, 0].astype(object)
+
+    predict(np.ones((n, 2)))
+    with pytest.raises(ZeroDivisionError):
+        predict(np.zeros((n, 2)))
+    assert len(logs.get_finished_logs()) == n
+    assert [span.status.status_code for span in spans.get_finished_spans()] == [trace.StatusCode.ERROR]
+    assert decisions(collect()) == {("rule", "true"): n, ("rule", "false"): n}
+
+
 def test_sampled_spans_are_of_calls_with_a_kept_row(spans, logs):
     """With spans="sampled" a call that keeps nothing makes no span; one that does says why and how likely that was."""
 
