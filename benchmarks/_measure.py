@@ -109,3 +109,22 @@ def medians(
             call(rows)
             times[name].append(clock() - start)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ratio and the limit that it keeps or misses."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        bound = "at least" if self.at_least else "at most"
+        verdict = "met" if self.met else "MISSED"
+        return f"{verdict:7}{self.value:8.2f}  ({bound} {self.limit:g})  {self.name}"

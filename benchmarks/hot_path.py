@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 import otel_ml
 from benchmarks import samplers
-from benchmarks._measure import DRAINS, Case, Cost, measure, median_call, medians
+from benchmarks._measure import DRAINS, Case, Cost, Target, measure, median_call, medians
 from benchmarks._scene import BATCH, FEATURES, NAMES, Scene, answering, bare, scene
 
 ATTRIBUTES = {"ml.model.name": "churn", "ml.model.version": "3", "ml.operation.name": "predict"}
@@ -28,25 +27,6 @@ SPAN = "SDK span, 10 attributes"
 OFF = "otel-ml, spans off"
 BESIDE = "the same, and a bare SDK span"
 SAMPLED = "otel-ml, span after the call"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A ratio and the limit that it keeps or misses."""
-
-    name: str
-    value: float
-    limit: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
-
-    def __str__(self) -> str:
-        bound = "at least" if self.at_least else "at most"
-        verdict = "met" if self.met else "MISSED"
-        return f"{verdict:7}{self.value:8.2f}  ({bound} {self.limit:g})  {self.name}"
 
 
 def main() -> None:

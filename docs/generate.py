@@ -42,10 +42,23 @@ the collector; the service it watches stands in `ml.service.*`.""",
 }
 
 
+EVENTS = {*semconv.EVENT_ATTRIBUTES, *semconv.FEEDBACK_ATTRIBUTES, *semconv.STATE_CHANGE_ATTRIBUTES}
+"""Attributes that an event can carry."""
+
+
 def section_of(metric: Metric) -> str:
     """The heading that a metric stands under."""
     name = metric.name
-    if name.startswith(("otelcol_", "otel_ml.receiver.", "otel_ml.engine.")):
+    if name.startswith(
+        (
+            "otelcol_",
+            "otel_ml.receiver.",
+            "otel_ml.engine.",
+            "otel_ml.process.",
+            "otel_ml.exporter.",
+            "otel_ml.checkpoint.",
+        )
+    ):
         return "The collector about itself"
     if name.startswith("otel_ml."):
         return "otel-ml about itself"
@@ -79,12 +92,16 @@ def _span() -> Iterator[str]:
 
 
 def _events() -> Iterator[str]:
-    yield "Log records with an event name and no body, in the trace of the call. [events.md](events.md) says more."
+    yield "Log records with an event name and no body. [events.md](events.md) says more."
     yield ""
     yield f"`{semconv.PREDICTION_EVENT}`, one for each row that a sampler kept. Attributes:"
     yield f"{_names(semconv.EVENT_ATTRIBUTES)}, and `{semconv.FEATURE_VALUE.name}.<name>` for listed features."
     yield ""
     yield f"`{semconv.FEEDBACK_EVENT}`, one for each truth. Attributes: {_names(semconv.FEEDBACK_ATTRIBUTES)}."
+    yield ""
+    yield f"`{semconv.STATE_CHANGE_EVENT}`, one for each status that changed, from the collector and so in no trace."
+    yield f"Attributes: {_names(semconv.STATE_CHANGE_ATTRIBUTES)}; and the numbers behind it, named as their metrics:"
+    yield f"{_names(one.name for one in semconv.STATE_CHANGE_NUMBERS)}."
 
 
 def _metric_table(chosen: Sequence[Metric]) -> Iterator[str]:
@@ -113,7 +130,7 @@ def _attribute_table() -> Iterator[str]:
     for name, description in semconv.ATTRIBUTES.items():
         places = [
             ("span", name in semconv.SPAN_ATTRIBUTES), ("metrics", name in measured),
-            ("events", name in (*semconv.EVENT_ATTRIBUTES, *semconv.FEEDBACK_ATTRIBUTES)),
+            ("events", name in EVENTS),
         ]  # fmt: skip
         yield from _row(f"`{name}`", ", ".join(place for place, found in places if found), description)
 

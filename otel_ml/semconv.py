@@ -72,14 +72,19 @@ DRIFT_SEGMENT = "ml.drift.segment"
 DRIFT_STATISTIC = "ml.drift.statistic"
 DRIFT_WINDOW_NAME = "ml.drift.window.name"
 DRIFT_STATUS_NAME = "ml.drift.status.name"
+DRIFT_PREVIOUS_STATUS = "ml.drift.status.previous"
 DRIFT_REASON_CODE = "ml.drift.reason.code"
+DRIFT_REASON_DETAIL = "ml.drift.reason.detail"
 DRIFT_LEVEL = "ml.drift.level"
 DRIFT_BIN = "ml.drift.bin"
 DRIFT_QUANTILE = "ml.drift.quantile"
 DRIFT_SIDE = "ml.drift.side"
+WINDOW_START = "ml.drift.window.start"
 MONITORED_SERVICE_NAME = "ml.service.name"
 MONITORED_SERVICE_NAMESPACE = "ml.service.namespace"
 MONITORED_ENVIRONMENT = "ml.service.environment"
+RECORD_UID = "log.record.uid"
+"""OpenTelemetry's own: records with the same one are one."""
 ERROR_TYPE = "error.type"
 REASON = "reason"
 
@@ -93,6 +98,8 @@ DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
 
 PREDICTION_EVENT = "ml.prediction"
 FEEDBACK_EVENT = "ml.feedback"
+STATE_CHANGE_EVENT = "ml.drift.state_change"
+RETRAINING_EVENT = "ml.retraining.requested"
 """Names of log records."""
 
 STATES = ("ok", "missing", "non_finite", "out_of_range", "unseen", "type_mismatch")
@@ -111,6 +118,10 @@ SCORE_TYPES = ("probability", "margin", "anomaly", "value")
 ROLES = ("live", "shadow", "canary")
 STATUSES = ("ok", "warning", "drifted")
 """`ml.drift.status` is the index into this tuple."""
+UNKNOWN = "unknown"
+"""The status before the first verdict."""
+ACTIVITY_TARGET = "activity"
+"""Stands for the rows of a model among targets, in events."""
 
 DURATION_BOUNDS = (*(m * 10.0**e for e in range(-5, 1) for m in (1, 2, 5)), 10.0)
 """Bounds of `ml.inference.duration` in seconds: 1-2-5 steps from 10 µs to 10 s."""
@@ -157,15 +168,19 @@ ATTRIBUTES = {
     BASELINE_ID: "Content hash of the baseline whose bounds or categories were used.",
     DRIFT_SEGMENT: "Key of the segment that is judged; absent for all rows together.",
     DRIFT_TARGET: "What is compared: feature, score, prediction, uncertainty or projection; on `ml.feature.value` "
-    "only projection.",
+    "only projection; on events also activity, whether rows keep coming.",
     DRIFT_STATISTIC: "The statistic that a limit is for.",
     DRIFT_WINDOW_NAME: "Name of the window, when there are several.",
     DRIFT_STATUS_NAME: "ok, warning or drifted.",
+    DRIFT_PREVIOUS_STATUS: "ok, warning or drifted, as it was before; unknown before the first verdict.",
     DRIFT_REASON_CODE: "Why the verdict is what it is.",
+    DRIFT_REASON_DETAIL: "The same in words, with its numbers.",
     DRIFT_LEVEL: "warning or drifted.",
     DRIFT_BIN: "The cell: its range or its category.",
     DRIFT_QUANTILE: "The level of the quantile, 0 to 1.",
     DRIFT_SIDE: "baseline or current.",
+    WINDOW_START: "Start of the window that was judged, ISO 8601; its end is in `ml.drift.window.end`.",
+    RECORD_UID: "Records with the same one are one, sent again; OpenTelemetry's own name.",
     MONITORED_SERVICE_NAME: "`service.name` of the service that runs the model.",
     MONITORED_SERVICE_NAMESPACE: "Its `service.namespace`.",
     MONITORED_ENVIRONMENT: "Its `deployment.environment.name`.",
@@ -383,6 +398,18 @@ ACTIVITY_VANISHED = _gauge(
 BASELINE_AGE = _gauge("ml.baseline.age", "Time since the baseline was made.", (*_MONITORED, BASELINE_ID), "s")
 BASELINE_ROWS = _gauge("ml.baseline.rows", "Rows in the baseline.", (*_MONITORED, BASELINE_ID), "{row}")
 
+STATE_CHANGE_ATTRIBUTES = (
+    *_TARGET, DRIFT_STATUS_NAME, DRIFT_PREVIOUS_STATUS, DRIFT_REASON_CODE, DRIFT_REASON_DETAIL, FEATURE_STATE,
+    BASELINE_ID, WINDOW_START, RECORD_UID,
+)  # fmt: skip
+"""What the event of a status that changed can carry, beside the numbers below."""
+
+STATE_CHANGE_NUMBERS = (
+    DRIFT_WINDOW_END, DRIFT_WINDOW_ROWS, DRIFT_PSI_EXCESS, DRIFT_KS, DRIFT_P_VALUE, DRIFT_CUSUM, DRIFT_STATE_SHARE,
+    DRIFT_STATE_EFFECT,
+)  # fmt: skip
+"""Metrics whose values stand in that event, under their names; the end of the window as ISO 8601."""
+
 # --- the collector's telemetry about itself, named as the OpenTelemetry Collector names it -------------------
 
 RECEIVER = "receiver"
@@ -451,15 +478,53 @@ EXPORTER_ENQUEUE_FAILED_LOGS = Metric(
     "otelcol_exporter_enqueue_failed_log_records", "counter", "{record}",
     "Log records refused because the sending queue was full.", (EXPORTER,),
 )  # fmt: skip
+EXPORTER_SENT_TRIGGERS = Metric(
+    "otelcol_exporter_sent_triggers", "counter", "{trigger}", "Triggers a webhook took.", (EXPORTER,)
+)
+EXPORTER_SEND_FAILED_TRIGGERS = Metric(
+    "otelcol_exporter_send_failed_triggers", "counter", "{trigger}",
+    "Triggers that a webhook did not take; they are sent again after a restart.", (EXPORTER,),
+)  # fmt: skip
 DATA_TYPE = "data_type"
+TRIGGERS = "triggers"
+"""A data type of ours."""
+PROCESSOR = "processor"
+OTEL_SIGNAL = "otel_signal"
 
 EXPORTER_QUEUE_SIZE = Metric(
-    "otelcol_exporter_queue_size", "gauge", "{request}", "Requests that wait to be sent.",
+    "otelcol_exporter_queue_size", "gauge", "{request}",
+    "Requests that wait to be sent; items or bytes where the sizer of the queue says so.",
     (EXPORTER, DATA_TYPE),
 )  # fmt: skip
 EXPORTER_QUEUE_CAPACITY = Metric(
-    "otelcol_exporter_queue_capacity", "gauge", "{request}", "Requests the sending queue has room for.",
+    "otelcol_exporter_queue_capacity", "gauge", "{request}",
+    "Requests the sending queue has room for; items or bytes where its sizer says so.",
     (EXPORTER, DATA_TYPE),
+)  # fmt: skip
+EXPORTER_IN_MEMORY = Metric(
+    "otel_ml.exporter.in_memory", "counter", "{item}",
+    "Items that waited in memory because the disk of the sending queue failed.",
+    (EXPORTER, DATA_TYPE),
+)  # fmt: skip
+PROCESSOR_INCOMING = Metric(
+    "otelcol_processor_incoming_items", "counter", "{item}", "Metric points that were looked at for drift.",
+    (PROCESSOR, OTEL_SIGNAL),
+)  # fmt: skip
+PROCESSOR_OUTGOING = Metric(
+    "otelcol_processor_outgoing_items", "counter", "{item}", "Points of drift that were made for the exporters.",
+    (PROCESSOR, OTEL_SIGNAL),
+)  # fmt: skip
+PROCESS_UPTIME = Metric("otelcol_process_uptime", "counter", "s", "Time since the process began.")
+PROCESS_CPU = Metric(
+    "otelcol_process_cpu_seconds", "counter", "s", "CPU time of the process, user and system."
+)
+PROCESS_RSS = Metric("otelcol_process_memory_rss", "gauge", "By", "Memory of the process that is in RAM.")
+PROCESS_DESCRIPTORS = Metric(
+    "otel_ml.process.open_file_descriptors", "gauge", "{descriptor}", "Files and sockets that are open."
+)
+RECEIVER_REFUSALS = Metric(
+    "otel_ml.receiver.refused_requests", "counter", "{request}", "Requests answered with an error, by reason.",
+    (RECEIVER, TRANSPORT, REASON),
 )  # fmt: skip
 RECEIVER_LEFT_OUT = Metric(
     "otel_ml.receiver.left_out", "counter", "{datapoint}",
@@ -469,3 +534,7 @@ ENGINE_COUNTS = Metric(
     "otel_ml.engine.counts", "counter", "", "What the engine met in the points it took, by reason.", (REASON,)
 )
 ENGINE_SIZE = Metric("otel_ml.engine.size", "gauge", "", "What the engine holds, by kind.", (KIND,))
+CHECKPOINT_AGE = Metric(
+    "otel_ml.checkpoint.age", "gauge", "s", "Time since the state was last written to disk, where it is kept."
+)
+CHECKPOINT_SIZE = Metric("otel_ml.checkpoint.size", "gauge", "By", "What that took on disk.")

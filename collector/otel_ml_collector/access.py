@@ -19,7 +19,7 @@ class ServerAuth(Protocol):
     def challenge(self) -> str:
         """What is asked for, as `WWW-Authenticate` says it."""
 
-    def allows(self, value: str) -> bool:
+    async def allows(self, value: str) -> bool:
         """Whether a sender with this value of the header may come in."""
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from otel_ml import semconv
 from otel_ml.histogram import Histogram
 
+from .changes import after
 from .drift import DriftResult, Policy, Side, align, compare
 from .evaluation import Target, TargetEvaluation
 from .groups import Group
@@ -71,7 +72,8 @@ def assess(
         for target, verdict in verdicts.items()
     ]
     left_out = [_left_out(target, view, reason, reference) for target, reason in reasons.items()]
-    return tuple(sorted(judged + left_out, key=lambda evaluation: evaluation.target))
+    found = sorted(judged + left_out, key=lambda evaluation: evaluation.target)
+    return tuple(after(model.said, one) for one in found)
 
 
 def _add_up(results: Mapping[Target, DriftResult], view: View, reference: Reference, policy: Policy) -> None:

@@ -7,7 +7,6 @@ cannot be used leaves what was read before in its place, and says so.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from otel_ml.errors import ConfigurationError
 
 from .files import Changes
+from .passwords import Passwords, users
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -29,8 +29,11 @@ class ClientAuth(Protocol):
         """Names in lower case, and values."""
 
 
-class _File(Generic[_T]):
-    """What `read` makes of a file, renewed when the file changes."""
+class FromFile(Generic[_T]):
+    """What `read` makes of a file, renewed when the file changes.
+
+    Raises ConfigurationError at first, with the message of the ValueError of `read`.
+    """
 
     def __init__(self, path: str, read: Callable[[str], _T]) -> None:
         self._path, self._read = path, read
@@ -39,6 +42,7 @@ class _File(Generic[_T]):
         self._value = self._load()
 
     def value(self) -> _T:
+        """That of the newest file that could be used."""
         if self._changes.seen():
             try:
                 self._value = self._load()
@@ -84,12 +88,12 @@ class BearerToken:
             self._tokens = tuple(map(_token, tokens))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
-        self._file = _File(filename, _tokens) if filename is not None else None
+        self._file = FromFile(filename, _tokens) if filename is not None else None
         self._prefix = f"{scheme} " if scheme else ""
         self.header = header.lower()
         self.challenge = scheme or "Bearer"
 
-    def allows(self, value: str) -> bool:
+    async def allows(self, value: str) -> bool:
         """Whether the value of the header is one of the tokens, after the scheme."""
         scheme, token = value[: len(self._prefix)], value[len(self._prefix) :]
         # No early end: which token it is, and how much of it is right, does not show in time.
@@ -121,7 +125,7 @@ def _token(text: str) -> str:
 
 
 class BasicServer:
-    """Names and passwords as `htpasswd` writes them: in clear, or `{SHA}`; a file's go before given ones.
+    """Names and passwords as `htpasswd` writes them; a file's go before given ones.
 
     Raises ConfigurationError when there is none, or one in a form that is not read.
     """
@@ -134,9 +138,10 @@ class BasicServer:
             self._inline = users(inline) if inline else {}
         except ValueError as error:
             raise ConfigurationError(f"htpasswd.inline {error}") from error
-        self._file = _File(file, users) if file is not None else None
+        self._file = FromFile(file, users) if file is not None else None
+        self._passwords = Passwords()
 
-    def allows(self, value: str) -> bool:
+    async def allows(self, value: str) -> bool:
         """Whether the value of the header names a user and the user's password."""
         scheme, _, encoded = value.partition(" ")
         try:
@@ -144,9 +149,7 @@ class BasicServer:
         except ValueError:  # not base64, or not of text
             return False
         stored = {**self._inline, **(self._file.value() if self._file is not None else {})}
-        # A name that nobody has takes as long as a wrong password.
-        right = _same(_hashed(password), stored.get(name, ""))
-        return scheme.lower() == "basic" and right and name in stored
+        return scheme.lower() == "basic" and await self._passwords.match(name, password, stored)
 
 
 class BasicClient:
@@ -159,26 +162,3 @@ class BasicClient:
     def headers(self) -> Mapping[str, str]:
         """The header, the same for every request."""
         return self._headers
-
-
-def users(text: str) -> dict[str, str]:
-    """Hashes of passwords by name, from lines of `name:password`; ValueError says which line is wrong."""
-    found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, colon, password = line.strip().partition(":")
-        if not colon or not name or not password:
-            raise ValueError(f"line {number} is not name:password")
-        if password.startswith("$"):
-            raise ValueError(
-                f"line {number} has a hash that is not read here; make it with: htpasswd -s (it begins with {{SHA}})"
-            )
-        found[name] = password if password.startswith("{SHA}") else _hashed(password)
-    if not found:
-        raise ValueError("has no user; write lines of name:password")
-    return found
-
-
-def _hashed(password: str) -> str:
-    return "{SHA}" + base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,25 +16,31 @@ from .engine import Engine, Limits
 from .exporter import OtlpExporter
 from .intake import Forward
 from .limiter import MemoryLimiter
-from .limits import ReceiverLimits, admit_all
+from .limits import Keepalive, ReceiverLimits, admit_all
 from .past import LEARN_ROWS
 from .points import PointBatch
 from .receiver import Consume, Receiver
+from .recovery import Keeping
+from .retraining import Webhook
 from .settings import (
     Auth,
     Authenticator,
     BasicAuth,
     BearerTokenAuth,
     Extension,
+    FileStorage,
     Grpc,
     Http,
     MlDrift,
     Otlp,
     OtlpHttp,
     OtlpReceiver,
+    ServerKeepalive,
 )
 from .settings import MemoryLimiter as MemorySettings
 from .signals import Signal
+from .storage import Directory
+from .webhook import WebhookExporter
 from .window import WindowSpec
 
 _MIB = 1024 * 1024
@@ -60,7 +66,8 @@ def engine(drift: MlDrift, baselines: Sequence[Baseline] = (), *, started: int) 
 def fixed(drift: MlDrift) -> tuple[object, ...]:
     """What a running engine cannot change: its counts are kept by it."""
     baseline = drift.baseline
-    return window_spec(drift), drift.limits, baseline.past(), baseline.learn_rows, "wire" in baseline.sources
+    sources = baseline.past(), baseline.learn_rows, "wire" in baseline.sources
+    return window_spec(drift), drift.limits, sources, drift.storage, drift.checkpoint_interval, drift.wal
 
 
 def window_spec(drift: MlDrift) -> WindowSpec:
@@ -157,11 +164,47 @@ def authenticator(auth: Auth | None, extensions: Mapping[str, Extension]) -> Aut
 
 
 def exporter(
-    name: str, settings: Otlp | OtlpHttp, signals: Sequence[Signal], extensions: Mapping[str, Extension]
+    name: str,
+    settings: Otlp | OtlpHttp,
+    signals: Sequence[Signal],
+    extensions: Mapping[str, Extension],
+    directory: Directory | None = None,
+    *,
+    events_only: bool = False,
 ) -> OtlpExporter:
-    """The exporter these settings ask for; make it inside a running event loop."""
+    """The exporter these settings ask for, its queue in `directory`; make it inside a running event loop."""
     auth = authenticator(settings.auth, extensions)
-    return OtlpExporter(name, settings, signals, auth=None if auth is None else security.client_auth(auth))
+    return OtlpExporter(
+        name,
+        settings,
+        signals,
+        auth=None if auth is None else security.client_auth(auth),
+        directory=directory,
+        events_only=events_only,
+    )
+
+
+def webhook(
+    name: str,
+    settings: Webhook,
+    extensions: Mapping[str, Extension],
+    delivered: Callable[[str], None],
+) -> WebhookExporter:
+    """The webhook these settings ask for, which tells what it delivered; make it inside a running event loop."""
+    auth = authenticator(settings.auth, extensions)
+    return WebhookExporter(name, settings, delivered, None if auth is None else security.client_auth(auth))
+
+
+def keeping(drift: MlDrift) -> Keeping:
+    """How these settings want the state to be kept."""
+    return Keeping(drift.checkpoint_interval, drift.wal, _decode_limits(drift))
+
+
+def storage(name: str, extensions: Mapping[str, Extension]) -> FileStorage:
+    """The extension that a component names as its storage."""
+    found = extensions[name]
+    assert isinstance(found, FileStorage), f"{name} is no file_storage; the configuration was not checked"
+    return found
 
 
 def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemorySettings | None) -> ReceiverLimits:
@@ -170,16 +213,26 @@ def _receiver_limits(settings: OtlpReceiver, drift: MlDrift, memory: MemorySetti
         max_recv_msg_size=grpc.max_recv_msg_size_mib * _MIB,
         max_held_bytes=_HELD_MIB * _MIB if memory is None else min(_HELD_MIB, memory.limit_mib // 4) * _MIB,
         max_concurrent_streams=grpc.max_concurrent_streams,
+        keepalive=keepalive(grpc.keepalive),
         max_request_body_size=http.max_request_body_size,
         read_timeout=http.read_timeout,
         idle_timeout=http.idle_timeout,
-        decode=DecodeLimits(
-            max_points=drift.limits.max_data_points_per_request,
-            max_buckets=drift.limits.max_buckets,
-            max_cached_series=drift.limits.max_streams,
-        ),
+        decode=_decode_limits(drift),
         admit=admit_all if memory is None else memory_limiter(memory).check,
     )
+
+
+def _decode_limits(drift: MlDrift) -> DecodeLimits:
+    return DecodeLimits(
+        max_points=drift.limits.max_data_points_per_request,
+        max_buckets=drift.limits.max_buckets,
+        max_cached_series=drift.limits.max_streams,
+    )
+
+
+def keepalive(settings: ServerKeepalive) -> Keepalive:
+    """How long connections of a gRPC server live."""
+    return Keepalive(**dict(settings.server_parameters), **dict(settings.enforcement_policy))
 
 
 def without_baselines(batch: PointBatch) -> PointBatch:

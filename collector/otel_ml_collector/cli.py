@@ -6,21 +6,26 @@
     otel-ml-collector print-config            what is in effect, with every default
     otel-ml-collector components              what there is to configure
     otel-ml-collector schema                  JSON Schema for editors
+    otel-ml-collector health                  ask one that runs here whether it is ready
 
 SIGHUP reads the files again.
 
-Exit codes: 0 after a stop by SIGTERM or Ctrl-C, 1 when it could not start, 2 for wrong arguments.
+Exit codes: 0 after a stop by SIGTERM or Ctrl-C, 1 when it could not start, 2 for wrong arguments, 130 after a
+second signal, which does not wait.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import logging
 import os
 import signal
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,25 +34,35 @@ from typing import TYPE_CHECKING, Any
 from otel_ml._version import __version__
 from otel_ml.errors import OtelMLError
 
+from . import supervisor
+
 if TYPE_CHECKING:
     from .config import Config
     from .service import Ports, Service
 
 GRACE = 5.0
 """Seconds a stop may take."""
+HEALTH = "http://localhost:13133/"
+"""Where the health_check extension answers unless it is told otherwise."""
+_HEALTH_TIMEOUT = 5.0
 _PROGRAM = "otel-ml-collector"
+_LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     arguments = _parser().parse_args(argv)
+    # gRPC's library writes lines of its own: by default one for each failed handshake, which anybody can cause.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if arguments.command == "health":  # without the rest: it is asked often
+        return _health(arguments)
     try:
-        from . import service  # noqa: F401 - what is not installed is said before anything else
+        from . import log, settings
+        from . import service as _service  # noqa: F401 - what is not installed is said before anything else
     except ModuleNotFoundError as error:
         _say(f"{error.name} is not installed; install it with: pip install 'otel-ml[collector]'")
         return 1
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("otel_ml_collector").setLevel(logging.INFO)
+    log.configure(settings.TelemetryLogs())
     try:
         return _COMMANDS[arguments.command](arguments)
     except OtelMLError as error:
@@ -73,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("validate", "print-config"):
             # No default here: it would undo what stands before the command.
             _add_source(command, default=argparse.SUPPRESS)
+        elif name == "health":
+            command.add_argument("url", nargs="?", default=HEALTH, help=f"default {HEALTH}")
     return parser
 
 
@@ -92,6 +109,7 @@ _HELP = {
     "print-config": "print the configuration in effect, with every default and without secrets",
     "components": "print the types of component there are",
     "schema": "print the JSON Schema of configuration files",
+    "health": "ask a running collector whether it is ready; exit code 0 when it is",
 }
 
 
@@ -136,7 +154,25 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _health(arguments: argparse.Namespace) -> int:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would ask somebody else
+    try:
+        with direct.open(arguments.url, timeout=_HEALTH_TIMEOUT) as answer:
+            print(answer.read(4096).decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        with error:
+            _say(f"{arguments.url} answered {error.code}: {error.read(4096).decode(errors='replace')}")
+        return 1
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        _say(f"{arguments.url} cannot be asked: {getattr(error, 'reason', error)}")
+        return 1
+    return 0
+
+
 def _serve(arguments: argparse.Namespace) -> int:
+    from .limiter import one_heap
+
+    one_heap()
     return asyncio.run(_run(arguments))
 
 
@@ -150,21 +186,38 @@ _COMMANDS: dict[str | None, Callable[[argparse.Namespace], int]] = {
 
 
 async def _run(arguments: argparse.Namespace) -> int:
+    from . import log
     from .service import Service
 
     stop = asyncio.Event()
     _stop_on_signals(stop)
+    asyncio.get_running_loop().set_exception_handler(_broken_off)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
-    service = Service(_config(arguments))
-    ports = await service.start()
-    _say(f"version {__version__}", *service.describe())
+    config = _config(arguments)
+    log.configure(config.service.telemetry.logs)
+    service = Service(config)
+    try:
+        ports = await service.start()
+    except OtelMLError as error:
+        if config.service.telemetry.logs.encoding == "console":
+            raise
+        _LOG.error("not started: %s", error)
+        return 1
+    _serving(f"version {__version__}", service)
     if arguments.ready_file is not None:
         _write(arguments.ready_file, ports)
     await service.run(stop, between=_reloader(service, arguments))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _say("stopping")
+    _LOG.info("stopping")
+    supervisor.stopping()
     await service.stop(GRACE)
     return 0
+
+
+def _serving(head: str, service: Service) -> None:
+    for line in (head, *service.describe()):
+        _LOG.info("%s", line)
+    supervisor.ready(head)
 
 
 def _reloader(service: Service, arguments: argparse.Namespace) -> Callable[[], Awaitable[None]]:
@@ -173,20 +226,36 @@ def _reloader(service: Service, arguments: argparse.Namespace) -> Callable[[], A
     # Not the loop's: it leaves none behind when it closes, and then a SIGHUP would end the process.
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
 
-    async def reload() -> None:
-        if not asked.is_set():
-            return
-        asked.clear()
-        try:
-            await service.reload(await asyncio.to_thread(_config, arguments))
-        except OtelMLError as error:
-            _say(f"not reloaded, the configuration before stays in use: {error}")
-        except Exception:
-            logging.getLogger(__name__).exception("the configuration was not reloaded")
-        else:
-            _say("reloaded", *service.describe())
+    async def between() -> None:
+        if asked.is_set():
+            asked.clear()
+            await _reload(service, arguments)
 
-    return reload
+    return between
+
+
+async def _reload(service: Service, arguments: argparse.Namespace) -> None:
+    from . import log
+
+    supervisor.reloading()
+    try:
+        config = await asyncio.to_thread(_config, arguments)
+        await service.reload(config)
+    except OtelMLError as error:
+        _LOG.error("not reloaded, the configuration before stays in use: %s", error)
+        supervisor.ready("not reloaded, the configuration before stays in use")
+    except Exception:
+        _LOG.exception("the configuration was not reloaded")
+        supervisor.ready("not reloaded")
+    else:
+        log.configure(config.service.telemetry.logs)
+        _serving("reloaded", service)
+
+
+def _broken_off(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Before Python 3.12 asyncio takes a connection that is broken off at a stop for a failure."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -211,5 +280,5 @@ def _write(path: Path, ports: Ports) -> None:
         raise OtelMLError(f"--ready-file {path} cannot be written: {error.strerror}") from error
 
 
-def _say(head: str, *more: str) -> None:
-    print("\n  ".join([f"{_PROGRAM}: {head}", *more]), file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(f"{_PROGRAM}: {text}", file=sys.stderr, flush=True)

@@ -16,15 +16,15 @@ from pydantic_core import ErrorDetails
 from otel_ml.errors import ConfigurationError
 
 from . import document
-from .conflicts import conflicts, unusable, uses_of_auth
+from .components import TYPES, Exporter
+from .conflicts import conflicts, unusable, uses_of_auth, uses_of_storage
 from .document import Document, Path, Problem
 from .fields import SECRETS, Address, Section
 from .settings import (
-    TYPES,
     BasicAuth,
     BearerTokenAuth,
-    Exporter,
     Extension,
+    FileStorage,
     MemoryLimiter,
     MlDrift,
     Otlp,
@@ -292,6 +292,7 @@ class _Reading:
                 for path, message in conflicts(component):
                     self.problem((section, id_, *path), message)
                 self.authenticators(section, id_, component, components, chosen)
+                self.storages((section, id_), component, components, chosen)
 
     def authenticators(
         self,
@@ -313,6 +314,21 @@ class _Reading:
             else:
                 for _, message in unusable((), partial(make, found)):
                     self.problem(at, f"{name!r} {message}")
+
+    def storages(
+        self,
+        path: Path,
+        component: Section | None,
+        components: Mapping[str, Mapping[str, Section]],
+        chosen: Mapping[str, tuple[str, ...]],
+    ) -> None:
+        """That what a component names as its storage is one, and runs."""
+        for below, name in uses_of_storage(component):
+            found = components["extensions"].get(name)
+            if name not in chosen["extensions"]:
+                self.problem((*path, *below), f"{name!r} is not among service.extensions; add it there")
+            elif found is not None and not isinstance(found, FileStorage):
+                self.problem((*path, *below), f"{name!r} is no file_storage; name one")
 
     def problem(self, path: Path, message: str) -> None:
         if path not in self.known_bad:
@@ -381,11 +397,12 @@ def _message(model: type[Section], detail: ErrorDetails) -> str:
             "must be two numbers, [warning, drifted]" if pair else "must be a list with one entry or more"
         )
     elif kind in _MAPPING_ERRORS:
-        message = "must be a mapping"
+        # What stands there instead may be a secret that belongs below.
+        return f"must be a mapping, got {'a list' if isinstance(detail['input'], list) else 'one value'}"
     elif kind == "string_type":
         message = "must be text; write it in quotes"
     elif kind != "value_error":
-        message = message.replace("Input should be", "must be").replace("Dictionary should", "must")
+        message = re.sub("^(Input|Dictionary|String) should", "must", message)
     shown = "" if SECRETS.intersection(loc) else f", got {_shown(detail['input'])}"
     return message + shown
 
@@ -399,7 +416,8 @@ def _shown(value: object) -> str:
 
 
 def _written(value: object) -> str:
-    return re.sub("//[^/@]*@", "//[masked]@", repr(value))[:80]
+    text = re.sub("^(['\"])(.*//)?.*@", r"\1\2[masked]@", repr(value))
+    return re.sub(r"(://[^?]*\?).*", r"\1[masked]'", text)[:80]
 
 
 def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from otel_ml.errors import ConfigurationError
 
 from . import security
 from .document import Path
-from .fields import Section
+from .fields import Section, is_local
+from .retraining import Webhook
 from .settings import (
     PAST,
     Auth,
@@ -17,15 +18,20 @@ from .settings import (
     BaselineSources,
     BasicAuth,
     BearerTokenAuth,
+    FileStorage,
     HttpTls,
     MemoryLimiter,
     MlDrift,
     Otlp,
     OtlpHttp,
     OtlpReceiver,
+    SendingQueue,
     Tls,
 )
+from .webhook import signing
 
+_SMALLEST_QUEUE = 1024 * 1024
+"""Bytes."""
 _EVERYWHERE = ("", "0.0.0.0", "::")
 
 
@@ -37,11 +43,18 @@ def conflicts(component: Section | None) -> Iterator[tuple[Path, str]]:
         yield from _window_conflicts(component)
         yield from _baseline_conflicts(component.baseline)
         yield from _past_conflicts(component)
+        yield from _storage_conflicts(component)
     elif isinstance(component, Otlp | OtlpHttp):
         yield from _exporter_conflicts(component)
+        yield from _queue_conflicts(component.sending_queue)
+    elif isinstance(component, Webhook):
+        yield from _exporter_conflicts(component)
+        yield from _webhook_conflicts(component)
     elif isinstance(component, BearerTokenAuth | BasicAuth):
         authenticator = component
         yield from unusable((), lambda: security.check(authenticator))
+    elif isinstance(component, FileStorage):
+        yield from _directory_conflicts(component)
     elif isinstance(component, MemoryLimiter) and component.spike() >= component.limit_mib:
         yield ("spike_limit_mib",), f"must be below limit_mib, {component.limit_mib}"
 
@@ -116,7 +129,23 @@ def _past_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
         )
 
 
-def _exporter_conflicts(exporter: Otlp | OtlpHttp) -> Iterator[tuple[Path, str]]:
+def _queue_conflicts(queue: SendingQueue) -> Iterator[tuple[Path, str]]:
+    if queue.storage is not None and not queue.enabled:
+        yield ("sending_queue", "storage"), "does not go with enabled: false; leave one of them out"
+    if queue.sizer == "bytes" and queue.queue_size < _SMALLEST_QUEUE:
+        yield (
+            ("sending_queue", "queue_size"),
+            f"is {queue.queue_size} bytes, less than many a request has; 1 GiB is {2**30}",
+        )
+
+
+def _storage_conflicts(drift: MlDrift) -> Iterator[tuple[Path, str]]:
+    for key in ("checkpoint_interval", "wal"):
+        if drift.storage is None and getattr(drift, key) != MlDrift.model_fields[key].default:
+            yield (key,), "goes with storage only; name a file_storage there"
+
+
+def _exporter_conflicts(exporter: Otlp | OtlpHttp | Webhook) -> Iterator[tuple[Path, str]]:
     yield from _pair_conflicts(exporter.tls)
     retry = exporter.retry_on_failure
     if retry.initial_interval > retry.max_interval:
@@ -126,12 +155,36 @@ def _exporter_conflicts(exporter: Otlp | OtlpHttp) -> Iterator[tuple[Path, str]]
         )
 
 
+def _webhook_conflicts(webhook: Webhook) -> Iterator[tuple[Path, str]]:
+    if webhook.endpoint.startswith("http:") and not (webhook.tls.insecure or is_local(webhook.endpoint)):
+        yield ("endpoint",), "would be spoken to in clear; write https://, or tls: {insecure: true}"
+    if webhook.secret is not None and webhook.secret_file is not None:
+        yield ("secret_file",), "does not go with secret; keep one of them"
+    elif not (webhook.secret or webhook.secret_file or webhook.auth or webhook.headers):
+        yield (
+            ("secret",),
+            "is missing, and so are secret_file, auth and headers; the endpoint could not know us",
+        )
+    else:
+        yield from unusable(("secret_file",), lambda: signing(webhook))
+    if not webhook.triggers.model_fields_set:
+        yield ("triggers",), "has none; name drift, baseline_age or rows, or leave it out for drift"
+
+
 def _pair_conflicts(tls: Tls | HttpTls) -> Iterator[tuple[Path, str]]:
     for given, missing in (("cert_file", "key_file"), ("key_file", "cert_file")):
         if getattr(tls, given) is not None and getattr(tls, missing) is None:
             yield ("tls", missing), f"is missing; {given} needs it"
             return
     yield from unusable(("tls",), security.client_tls(tls).context)
+
+
+def _directory_conflicts(storage: FileStorage) -> Iterator[tuple[Path, str]]:
+    directory = FilePath(storage.directory)
+    if directory.exists() and not directory.is_dir():
+        yield ("directory",), f"{directory} is no directory; name another"
+    elif not storage.create_directory and not directory.exists():
+        yield ("directory",), f"{directory} does not exist; make it, or let create_directory be true"
 
 
 def unguarded(receivers: Mapping[str, OtlpReceiver]) -> Iterator[str]:
@@ -153,8 +206,16 @@ def uses_of_auth(component: Section | None) -> Iterator[tuple[Path, Auth, _Make]
         for name, protocol in (("grpc", component.protocols.grpc), ("http", component.protocols.http)):
             if protocol is not None and protocol.auth is not None:
                 yield ("protocols", name, "auth"), protocol.auth, security.server_auth
-    elif isinstance(component, Otlp | OtlpHttp) and component.auth is not None:
+    elif isinstance(component, Otlp | OtlpHttp | Webhook) and component.auth is not None:
         yield ("auth",), component.auth, security.client_auth
+
+
+def uses_of_storage(component: Section | None) -> Iterator[tuple[Path, str]]:
+    """Where a component names a file_storage."""
+    if isinstance(component, Otlp | OtlpHttp) and component.sending_queue.storage is not None:
+        yield ("sending_queue", "storage"), component.sending_queue.storage
+    elif isinstance(component, MlDrift) and component.storage is not None:
+        yield ("storage",), component.storage
 
 
 def unusable(path: Path, make: Callable[[], object]) -> Iterator[tuple[Path, str]]:

@@ -21,6 +21,8 @@ Verbosity = Literal["basic", "normal", "detailed"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = ("psi", "ks")
+_DRIFT = ("psi", "ks", "spike", "slow", "state")
+"""Reasons that stand for drift."""
 _WAITING = 16
 """Exports that may wait for a console that does not read."""
 
@@ -62,7 +64,7 @@ def _printable(line: str) -> str:
 def lines(
     evaluations: Iterable[Evaluation], verbosity: Verbosity, held: Collection[Judged] = ()
 ) -> list[str]:
-    """One line a model, and below it one for each target that is not ok (normal) or for all (detailed).
+    """One line a model, and below it one a target: each that is not ok or about not to be (normal), or all (detailed).
 
     `held` are targets that had a verdict before: theirs is shown while the window is too small for a new one.
     """
@@ -76,8 +78,13 @@ def _of_evaluation(evaluation: Evaluation, verbosity: Verbosity, held: Collectio
     ]
     yield _headline(evaluation, judged)
     for target, status in judged:
-        if verbosity == "detailed" or (verbosity == "normal" and target.status > 0):
+        if verbosity == "detailed" or (verbosity == "normal" and (target.status > 0 or _moves(target))):
             yield _row(target, status)
+
+
+def _moves(target: TargetEvaluation) -> bool:
+    """Whether a target that is ok would not be, had the verdict its turn; its detail says when that is."""
+    return target.evaluated and target.reason.partition(":")[0] in _DRIFT
 
 
 def _status(evaluation: Evaluation, target: TargetEvaluation, held: Collection[Judged]) -> str:

@@ -6,10 +6,10 @@ stays in proportion to the points that are kept, and a series that was seen befo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,20 +20,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_ml import semconv
 
-from .layouts import Bounds
+from .columns import Columns, Pattern, Reader, Run, Slot
 from .points import CUMULATIVE, DELTA, Attributes, PointBatch, Series
-from .scan import LENGTH, VARINT, Budget, DecodeError, TooManyPoints, fields, message, messages
-from .wirepoints import (
-    MAX_COUNT,
-    Kind,
-    Unusable,
-    WirePoint,
-    attributes_of,
-    exponential_point,
-    histogram_point,
-    scalars,
-    sum_point,
-)
+from .scan import LENGTH, VARINT, Budget, DecodeError, TooManyPoints, fields, message, messages, run
+from .wirepoints import MAX_COUNT, Kind, Unusable, attributes_of, scalars
 
 __all__ = ["DecodeError", "DecodeLimits", "Decoded", "Decoder", "TooManyPoints", "decode"]
 
@@ -72,16 +62,6 @@ class Decoded:
 _DEFAULT_LIMITS = DecodeLimits()
 
 
-class _Slot(NamedTuple):
-    """Where the series of one metric of one resource and scope are found by their attribute bytes."""
-
-    resource: Attributes
-    scope: str
-    metric: str
-    kind: Kind
-    series: dict[bytes, Series]
-
-
 class Decoder:
     """Decodes requests and remembers series, so that a stream is the same `Series` object in every batch.
 
@@ -91,33 +71,54 @@ class Decoder:
 
     def __init__(self, limits: DecodeLimits = _DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._slots: dict[tuple[bytes, bytes, bytes, Kind], _Slot] = {}
+        self._slots: dict[tuple[bytes, bytes, bytes, Kind], Slot] = {}
         self._series: dict[Series, Series] = {}
         self._resources: dict[bytes, Attributes | None] = {}
         self._scopes: dict[bytes, str] = {}
-        self._bounds: dict[bytes, tuple[float, ...] | None] = {}
+        self.known_bounds: dict[bytes, tuple[float, ...] | None] = {}
+        """Bounds by their bytes; None for those that do not rise or are not finite."""
+        self._attributes: dict[bytes, tuple[bytes, Attributes]] = {}
+        self._texts: dict[str, str] = {}
+        self._tails: dict[bytes, bytes] = {}
+        """Bounds and attributes as they were sent: the pods of a model send the same ones."""
         self._cached_bytes = 0
 
-    def decode(self, body: bytes) -> Decoded:
+    def decode(self, body: bytes, *, at_most: int | None = None) -> Decoded:
         """The points of an ExportMetricsServiceRequest.
 
-        Raises DecodeError when `body` is not one, TooManyPoints when it holds more than the limits allow.
+        Raises DecodeError when `body` is not one, TooManyPoints when it holds more than the limits allow, or more
+        than `at_most`.
         """
         if len(self._series) > self._limits.max_cached_series or self._cached_bytes > _MAX_CACHED_BYTES:
             self._forget()
-        request = _Request(self, body, self._limits)
+        request = _Request(
+            self, body, self._limits, min(at_most or self._limits.max_points, self._limits.max_points)
+        )
         request.walk()
         return request.decoded()
 
-    def slot(self, resource: bytes, scope: bytes, metric: bytes, kind: Kind) -> _Slot:
+    def slot(self, resource: bytes, scope: bytes, metric: bytes, kind: Kind) -> Slot:
         """The place of a metric's series, made when it is new; raises Unusable."""
         key = (resource, scope, metric, kind)
         slot = self._slots.get(key)
         if slot is None:
-            slot = _Slot(self._resource(resource), self.scope(scope), _text(metric), kind, {})
+            slot = Slot(self._resource(resource), self.scope(scope), _text(metric), kind)
             self._slots[key] = slot
             self._cached_bytes += len(resource) + len(scope) + len(metric)
         return slot
+
+    def find(self, resource: bytes, scope: bytes, metric: bytes, kind: Kind) -> Slot | None:
+        """The place of a metric's series, if there is one."""
+        return self._slots.get((resource, scope, metric, kind))
+
+    def keep(self, slot: Slot, pattern: Pattern) -> None:
+        """Know from now on how the points of a slot look."""
+        for i, said in enumerate(pattern.said):
+            pattern.said[i] = self._tails.setdefault(said, said)
+            if pattern.said[i] is said:
+                self._cached_bytes += len(said)
+        slot.pattern = pattern
+        self._cached_bytes += 5 * len(pattern.fixed) + 64 * len(pattern.series)
 
     def scope(self, data: bytes) -> str:
         """The name of an instrumentation scope."""
@@ -138,33 +139,45 @@ class Decoder:
             raise Unusable("too_many_attributes")
         return found
 
-    def series(self, slot: _Slot, attributes: bytes) -> Series:
+    def series(self, slot: Slot, attributes: bytes) -> Series:
         """The series with these attribute bytes, remembered in its slot from now on; raises Unusable."""
         if len(attributes) > _MAX_POINT_IDENTITY_BYTES:
             raise Unusable("too_large")
-        parsed = attributes_of(slot.kind, attributes)
+        attributes, parsed = self._parsed(slot.kind, attributes)
         if len(parsed) > MAX_ATTRIBUTES:
             raise Unusable("too_many_attributes")
         kind: Literal["sum", "histogram"] = "sum" if slot.kind == "sum" else "histogram"
         made = Series(slot.resource, slot.scope, slot.metric, parsed, kind)
         found = slot.series[attributes] = self._series.setdefault(made, made)
-        self._cached_bytes += 2 * len(attributes)
+        self._cached_bytes += 200
+        return found
+
+    def _parsed(self, kind: Kind, data: bytes) -> tuple[bytes, Attributes]:
+        """Attributes and their bytes, the same objects for all pods of a model."""
+        found = self._attributes.get(data)
+        if found is None:
+            text = self._texts.setdefault
+            pairs = attributes_of(kind, data)
+            shared = tuple((text(key, key), text(v, v) if isinstance(v, str) else v) for key, v in pairs)
+            found = self._attributes[data] = data, shared
+            self._cached_bytes += 2 * len(data)
         return found
 
     def bounds(self, data: bytes) -> tuple[float, ...] | None:
         """Bounds as a tuple, shared by all who have them; None when they do not rise or are not finite."""
         try:
-            return self._bounds[data]
+            return self.known_bounds[data]
         except KeyError:
             array = np.frombuffer(data, "<f8")
             valid = bool(np.isfinite(array).all() and (np.diff(array) > 0).all())
-            bounds = self._bounds[data] = tuple(array.tolist()) if valid else None
+            bounds = self.known_bounds[data] = tuple(array.tolist()) if valid else None
             self._cached_bytes += 6 * len(data)
             return bounds
 
     def _forget(self) -> None:
-        self._slots, self._series, self._cached_bytes = {}, {}, 0
-        self._resources, self._scopes, self._bounds = {}, {}, {}
+        self._slots, self._series, self._tails, self._cached_bytes = {}, {}, {}, 0
+        self._resources, self._scopes, self.known_bounds = {}, {}, {}
+        self._attributes, self._texts = {}, {}
 
 
 def decode(body: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded:
@@ -172,68 +185,31 @@ def decode(body: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded:
     return Decoder(limits).decode(body)
 
 
-@dataclass(slots=True)
-class _Columns:
-    """The batch while it grows."""
-
-    series: list[Series] = field(default_factory=list)
-    positions: dict[int, int] = field(default_factory=dict)
-    """Position in `series` by the identity of the object, which `series` keeps alive."""
-    index: list[int] = field(default_factory=list)
-    points: list[WirePoint] = field(default_factory=list)
-    temporality: list[int] = field(default_factory=list)
-    bounds: list[Bounds] = field(default_factory=list)
-
-    def add(self, series: Series, point: WirePoint, bounds: Bounds, temporality: int) -> None:
-        position = self.positions.get(id(series))
-        if position is None:
-            position = self.positions[id(series)] = len(self.series)
-            self.series.append(series)
-        self.index.append(position)
-        self.points.append(point)
-        self.temporality.append(temporality)
-        self.bounds.append(bounds)
-
-    def batch(self) -> PointBatch:
-        offsets = [0, *accumulate(len(point.values) // 8 for point in self.points)]
-        return PointBatch(
-            series=tuple(self.series),
-            index=np.array(self.index, np.int64),
-            start=np.array([point.start for point in self.points], np.int64),
-            time=np.array([point.time for point in self.points], np.int64),
-            temporality=np.array(self.temporality, np.int8),
-            values=np.frombuffer(b"".join([point.values for point in self.points]), "<i8").astype(np.int64),
-            offsets=np.array(offsets, np.int64),
-            bounds=tuple(self.bounds),
-        )
-
-    def counts(self) -> NDArray[np.int64]:
-        return np.array([point.total for point in self.points], np.int64)
-
-
 class _Metric(NamedTuple):
     name: bytes
     shape: str
     """One of the values of `_DATA`, or empty."""
-    spans: list[tuple[int, int]]
-    """Where the points are in `data`."""
     data: bytes
-    temporality: int
-    monotonic: bool
+    """What the points lie in: the request, if it is in the usual form."""
+    start: int
+    end: int
 
 
 class _Request:
-    """The walk over one request, from its resources down to its points."""
+    """The walk over one request, from its resources down to its metrics; then all points are read at once."""
 
-    def __init__(self, decoder: Decoder, body: bytes, limits: DecodeLimits) -> None:
+    def __init__(self, decoder: Decoder, body: bytes, limits: DecodeLimits, max_points: int) -> None:
         self._decoder = decoder
         self._body = body
-        self._limits = limits
-        self._max_point_bytes = 32 * limits.max_buckets + _MAX_IDENTITY_BYTES
-        self._budget = Budget(limits.max_points)
-        self._columns = _Columns()
-        self._rejected: Counter[str] = Counter()
-        self._ignored: Counter[str] = Counter()
+        self._octets = np.frombuffer(body, np.uint8)
+        self._reader = Reader(
+            decoder,
+            max_buckets=limits.max_buckets,
+            max_point_bytes=32 * limits.max_buckets + _MAX_IDENTITY_BYTES,
+        )
+        self._budget = Budget(max_points)
+        self._runs: list[tuple[bytes, Run]] = []
+        self._known: list[Columns] = []
 
     def walk(self) -> None:
         """Visit every ResourceMetrics, ScopeMetrics and Metric of the request."""
@@ -245,75 +221,72 @@ class _Request:
                 for metric_start, metric_end in messages(body, scope_start, scope_end, 2, budget):
                     self._metric(resource, scope, _metric(body, metric_start, metric_end, budget))
 
-    def decoded(self) -> Decoded:
-        """What the walk found, after the checks that are cheaper on all points at once."""
-        batch = self._columns.batch()
-        faults = _faults(batch, self._columns.counts())
-        if faults:
-            self._rejected.update({reason: int(faulty.sum()) for reason, faulty in faults.items()})
-            batch = _select(batch, ~np.logical_or.reduce(list(faults.values())))
-        return Decoded(batch, dict(self._rejected), dict(self._ignored))
-
     def _metric(self, resource: bytes, scope: bytes, metric: _Metric) -> None:
-        if not metric.spans:
+        if not self._again(resource, scope, metric):
+            self._points(resource, scope, metric)
+
+    def _again(self, resource: bytes, scope: bytes, metric: _Metric) -> bool:
+        """Take the points of a metric that looks as it did before."""
+        if metric.shape not in _KINDS or metric.data is not self._body:
+            return False
+        slot = self._decoder.find(resource, scope, metric.name, _kind(metric.shape))
+        if slot is None:
+            return False
+        found = self._reader.again(slot, self._body, self._octets, metric.start, metric.end)
+        if found is None:
+            return False
+        self._budget.spend_points(len(found.series))
+        self._known.append(found)
+        return True
+
+    def _points(self, resource: bytes, scope: bytes, metric: _Metric) -> None:
+        first, last, temporality, monotonic = _data(metric.data, metric.start, metric.end, self._budget)
+        rejected, ignored, points = self._reader.rejected, self._reader.ignored, len(first)
+        if not points:
             return
         if not metric.name.startswith(_OURS):
-            self._ignored["foreign"] += len(metric.spans)
+            ignored["foreign"] += points
         elif len(resource) + len(scope) + len(metric.name) > _MAX_IDENTITY_BYTES:
-            self._rejected["too_large"] += len(metric.spans)
+            rejected["too_large"] += points
         elif self._decoder.scope(scope) == semconv.DRIFT_SCOPE:
-            self._ignored["own_output"] += len(metric.spans)
+            ignored["own_output"] += points
         elif metric.shape not in _KINDS:
-            self._ignored[metric.shape] += len(metric.spans)
-        elif metric.temporality not in (DELTA, CUMULATIVE):
-            self._rejected["no_temporality"] += len(metric.spans)
-        elif metric.shape == "sum" and not metric.monotonic:
-            self._rejected["not_monotonic"] += len(metric.spans)
+            ignored[metric.shape] += points
+        elif temporality not in (DELTA, CUMULATIVE):
+            rejected["no_temporality"] += points
+        elif metric.shape == "sum" and not monotonic:
+            rejected["not_monotonic"] += points
         else:
-            kind = next(kind for kind in _KINDS if kind == metric.shape)
             try:
-                slot = self._decoder.slot(resource, scope, metric.name, kind)
+                slot = self._decoder.slot(resource, scope, metric.name, _kind(metric.shape))
             except Unusable as unusable:
-                self._rejected[unusable.reason] += len(metric.spans)
+                rejected[unusable.reason] += points
             else:
-                self._points(slot, metric)
+                run = Run(slot, temporality, metric.start, metric.end, first, last)
+                self._runs.append((metric.data, run))
 
-    def _points(self, slot: _Slot, metric: _Metric) -> None:
-        for start, end in metric.spans:
-            try:
-                if end - start > self._max_point_bytes:
-                    raise Unusable("too_large")
-                point, bounds = self._point(slot, metric.data, start, end)
-                series = slot.series.get(point.attributes) or self._decoder.series(slot, point.attributes)
-            except Unusable as unusable:
-                counter = self._rejected if unusable.faulty else self._ignored
-                counter[unusable.reason] += 1
-                continue
-            self._columns.add(series, point, bounds, metric.temporality)
+    def decoded(self) -> Decoded:
+        """What the walk found."""
+        read = [
+            self._reader.read(data, [run for _, run in runs])
+            for data, runs in groupby(self._runs, key=itemgetter(0))
+        ]
+        columns = Columns.joined([*self._known, *read])
+        batch = columns.batch()
+        rejected = self._reader.rejected
+        faults = _faults(batch, columns.numbers[:, 2])
+        if faults:
+            rejected.update({reason: int(faulty.sum()) for reason, faulty in faults.items()})
+            batch = _select(batch, ~np.logical_or.reduce(list(faults.values())))
+        return Decoded(batch, dict(rejected), dict(self._reader.ignored))
 
-    def _point(self, slot: _Slot, data: bytes, start: int, end: int) -> tuple[WirePoint, Bounds]:
-        if slot.kind == "sum":
-            return sum_point(data, start, end, slot.series), ()
-        if slot.kind == "histogram":
-            point = histogram_point(data, start, end, slot.series)
-            return point, self._bounds(point)
-        point = exponential_point(data[start:end], self._limits.max_buckets)
-        assert point.layout is not None
-        return point, point.layout
 
-    def _bounds(self, point: WirePoint) -> tuple[float, ...]:
-        if len(point.values) != len(point.bounds) + 8:
-            raise Unusable("bucket_count")
-        if len(point.values) > 8 * self._limits.max_buckets:
-            raise Unusable("too_many_buckets")
-        bounds = self._decoder.bounds(point.bounds)
-        if bounds is None:
-            raise Unusable("bounds")
-        return bounds
+def _kind(shape: str) -> Kind:
+    return next(kind for kind in _KINDS if kind == shape)
 
 
 def _metric(buffer: bytes, start: int, end: int, budget: Budget) -> _Metric:
-    name, shape, parts = b"", "", list[bytes]()
+    name, shape, parts, extent = b"", "", list[bytes](), (0, 0)
     for number, wire_type, first, last in fields(buffer, start, end, budget):
         if wire_type != LENGTH:
             continue
@@ -322,24 +295,29 @@ def _metric(buffer: bytes, start: int, end: int, budget: Budget) -> _Metric:
         elif number in _DATA:
             if _DATA[number] != shape:  # a oneof: the last kind stands, parts of one kind are merged
                 shape, parts = _DATA[number], []
+            extent = first, last
             parts.append(buffer[first:last])
-    data = b"".join(parts)
-    return _Metric(name, shape, *_data(data, budget))
+    if len(parts) == 1:
+        return _Metric(name, shape, buffer, *extent)
+    merged = b"".join(parts)
+    return _Metric(name, shape, merged, 0, len(merged))
 
 
-def _data(data: bytes, budget: Budget) -> tuple[list[tuple[int, int]], bytes, int, bool]:
-    """Points, temporality and monotonicity; their field numbers are the same in every kind that has them."""
-    spans: list[tuple[int, int]] = []
+def _data(buffer: bytes, start: int, end: int, budget: Budget) -> tuple[list[int], list[int], int, bool]:
+    """Where points begin and end, temporality and monotonicity; their field numbers are the same in every kind
+    that has them."""
+    firsts, lasts, position = run(buffer, start, end, 1, budget)
     temporality, monotonic = 0, False
-    for number, wire_type, first, last in fields(data, 0, len(data), budget):
+    for number, wire_type, first, last in fields(buffer, position, end, budget):
         if number == 1 and wire_type == LENGTH:
             budget.spend_point()
-            spans.append((first, last))
+            firsts.append(first)
+            lasts.append(last)
         elif number == 2 and wire_type == VARINT:
             temporality = first
         elif number == 3 and wire_type == VARINT:
             monotonic = bool(first)
-    return spans, data, temporality, monotonic
+    return firsts, lasts, temporality, monotonic
 
 
 def _resource(data: bytes) -> Attributes | None:
@@ -368,10 +346,12 @@ def _faults(batch: PointBatch, counts: NDArray[np.int64]) -> dict[str, NDArray[n
     """(n,) masks of the points that cannot be counted, by reason; a point is in one of them at most."""
     if not len(batch):
         return {}
-    starts = batch.offsets[:-1]
+    starts, values = batch.offsets[:-1], batch.values
     time = (batch.time <= 0) | (batch.start < 0) | (batch.start > batch.time)
-    beyond = np.logical_or.reduceat((batch.values < 0) | (batch.values > MAX_COUNT), starts)
-    sums = np.add.reduceat(batch.values, starts)
+    beyond = np.zeros(len(batch), bool)
+    if values.min() < 0 or values.max() > MAX_COUNT:
+        beyond = np.logical_or.reduceat((values < 0) | (values > MAX_COUNT), starts)
+    sums = np.add.reduceat(values, starts)
     faults = {
         "time": time,
         "out_of_range": beyond & ~time,

@@ -140,7 +140,13 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None)
     if mark is None or problem is None:
         return " ".join(str(error).split())
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    # The name of an alias is a secret that begins with an asterisk and was not put in quotes, perhaps.
+    said = (
+        "alias that is not defined; a value that begins with * needs quotes"
+        if "alias" in problem
+        else problem
+    )
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"
 
 
 @dataclass(slots=True)
@@ -201,9 +207,8 @@ class _Walk:
             return "$"
         env = _ENV.match(match[1])
         if env is None:
-            self.problem(
-                path, f"{match[0]} is not a reference; write ${{env:NAME}} or ${{env:NAME:-default}}"
-            )
+            shown = "${…}" if SECRETS.intersection(path) else match[0]
+            self.problem(path, f"{shown} is not a reference; write ${{env:NAME}} or ${{env:NAME:-default}}")
             return ""
         name, default = env[1], env[2]
         value: str | None = self.environ.get(name, default)

@@ -95,7 +95,7 @@ def gauges(
 def _of_evaluation(
     evaluation: Evaluation, policy: Thresholds, now: int, held: Collection[Judged]
 ) -> Iterator[Sample]:
-    attributes = _identity(evaluation)
+    attributes = identity(evaluation.model, evaluation.window_name)
     yield Sample(semconv.DRIFT_WINDOW_END, attributes, evaluation.window_end / 1e9)
     yield Sample(semconv.DRIFT_EVALUATION_AGE, attributes, max(0.0, (now - evaluation.window_end) / 1e9))
     yield from _of_baseline(evaluation, attributes, now)
@@ -127,14 +127,18 @@ def _of_activity(
         yield Sample(semconv.ACTIVITY_ROWS_USUAL, attributes, activity.usual)
     for one in evaluation.targets:
         if one.target.kind == "feature" and not one.target.segment:
-            named = {**attributes, **_of_name(one.target)}
+            named = {**attributes, **of_target(one.target)}
             yield Sample(semconv.ACTIVITY_VANISHED, named, one.target in activity.vanished)
 
 
-def _of_name(target: Target) -> dict[str, str]:
+def of_target(target: Target) -> dict[str, str]:
+    """The attributes that say which target of a model it is."""
     named = {semconv.DRIFT_TARGET: target.kind}
     if target.name:
         named[semconv.FEATURE_NAME] = target.name
+    if target.segment:
+        key, segment = target.segment
+        named |= {semconv.DRIFT_SEGMENT: key, semconv.SEGMENT_PREFIX + key: segment}
     return named
 
 
@@ -154,11 +158,8 @@ def _of_policy(policy: Thresholds, attributes: dict[str, str]) -> Iterator[Sampl
             yield Sample(semconv.DRIFT_THRESHOLD, {**attributes, **labels}, limit)
 
 
-def _of_target(target: TargetEvaluation, identity: dict[str, str], status: int | None) -> Iterator[Sample]:
-    attributes = {**identity, **_of_name(target.target)}
-    if target.target.segment:
-        key, segment = target.target.segment
-        attributes |= {semconv.DRIFT_SEGMENT: key, semconv.SEGMENT_PREFIX + key: segment}
+def _of_target(target: TargetEvaluation, model: dict[str, str], status: int | None) -> Iterator[Sample]:
+    attributes = {**model, **of_target(target.target)}
     yield Sample(semconv.DRIFT_WINDOW_ROWS, attributes, target.rows)
     yield Sample(semconv.DRIFT_EVALUATED, attributes, target.evaluated)
     if status is not None:
@@ -192,8 +193,8 @@ def _bin_shares(target: TargetEvaluation, attributes: dict[str, str]) -> Iterato
             yield Sample(semconv.DRIFT_BIN_SHARE, {**attributes, **labels}, share)
 
 
-def _identity(evaluation: Evaluation) -> dict[str, str]:
-    key = evaluation.model
+def identity(key: ModelKey, window_name: str) -> dict[str, str]:
+    """The attributes that say which model of which service it is, and in which window."""
     attributes = {
         semconv.MONITORED_SERVICE_NAME: key.service_name,
         semconv.MONITORED_SERVICE_NAMESPACE: key.service_namespace,
@@ -203,7 +204,7 @@ def _identity(evaluation: Evaluation) -> dict[str, str]:
         semconv.VARIANT_NAME: key.variant,
         # As the SDK writes it: the role of a model without variants is not said, so that both join.
         semconv.VARIANT_ROLE: key.role if key.variant or key.role != "live" else "",
-        semconv.DRIFT_WINDOW_NAME: evaluation.window_name,
+        semconv.DRIFT_WINDOW_NAME: window_name,
     }
     return {name: value for name, value in attributes.items() if value}
 

@@ -25,6 +25,7 @@ from . import notices
 from .activity import activity, forget
 from .assess import assess
 from .baselines import DELTA_REASON, Baselines
+from .changes import activity_after
 from .drift import Policy
 from .evaluation import Evaluation, Target, TargetEvaluation
 from .groups import Groups, Monitored, resolve
@@ -34,9 +35,10 @@ from .notices import Notices
 from .past import LEARN_ROWS, Past
 from .past import Kind as PastKind
 from .points import PointBatch
+from .ragged import Points
 from .routes import BASELINE, IGNORED, LIMIT, LOOP, Routes
-from .snapshot import SCHEMA, Part, pack, unpack
-from .streams import Applied, Points, Streams, ragged
+from .snapshot import SCHEMA, Part, freeze, pack, unpack
+from .streams import Applied, Streams
 from .view import View, grown, whole
 from .window import MAX_STEPS, Panes, WindowSpec, nanoseconds, steps_between
 
@@ -118,13 +120,17 @@ class Engine:
         rejected: Counter[str] = Counter()
         if not len(batch):
             return rejected
-        code = np.array([self._routes.of(series, now) for series in batch.series], np.int64)[batch.index]
-        for name, value in (("loop", LOOP), ("ignored", IGNORED)):
-            self._counts[name] += int((code == value).sum())
-        rejected["limit"] = int((code == LIMIT).sum())
-        self._take_baselines(batch, np.flatnonzero(code == BASELINE), now, rejected)
+        code = self._routes.of(batch.series, now)[batch.index]
+        if code.min() < 0:
+            for name, value in (("loop", LOOP), ("ignored", IGNORED)):
+                self._counts[name] += int((code == value).sum())
+            rejected["limit"] = int((code == LIMIT).sum())
+            self._take_baselines(batch, np.flatnonzero(code == BASELINE), now, rejected)
+        if self._all_usable(batch, code, now):
+            self._streams.push(self._points(batch, code), now)
+            return rejected
         usable = self._usable(batch, code, now, rejected)
-        self._streams.push(self._points(batch, code, usable), now)
+        self._streams.push(self._points(batch, code).take(usable), now)
         rejected = +rejected
         self._counts.update(
             {"rejected_limit" if name == "limit" else name: n for name, n in rejected.items()}
@@ -156,6 +162,19 @@ class Engine:
     def _well_formed(histogram: bool, values: int, bounds: int) -> bool:
         return values == (bounds + 1 if histogram else 1)
 
+    def _all_usable(self, batch: PointBatch, code: NDArray[np.int64], now: int) -> bool:
+        """What is nearly always so, and much cheaper to see than what is wrong with each point."""
+        lengths = np.diff(batch.offsets)
+        return bool(
+            code.min() >= 0
+            and (lengths == np.fromiter(map(len, batch.bounds), np.int64, len(batch)) + 1).all()
+            and lengths.max() <= self._limits.max_buckets
+            and batch.values.min() >= 0
+            and batch.time.max() <= now + self._future
+            and batch.time.min() > self._streams.watermark
+            and not self._streams.crowded(code).any()
+        )
+
     def _usable(
         self, batch: PointBatch, code: NDArray[np.int64], now: int, rejected: Counter[str]
     ) -> NDArray[np.int64]:
@@ -185,38 +204,26 @@ class Engine:
             accepted &= ~mask
         return which[accepted]
 
-    def _points(self, batch: PointBatch, code: NDArray[np.int64], which: NDArray[np.int64]) -> Points:
-        lengths = np.diff(batch.offsets)[which]
-        shapes = np.array([self._shapes.of(batch.bounds[i]) for i in which.tolist()], np.int64)
-        whole = len(which) == len(batch)
-        values = batch.values if whole else batch.values[ragged(batch.offsets[:-1][which], lengths)]
+    def _points(self, batch: PointBatch, code: NDArray[np.int64]) -> Points:
         return Points(
-            code[which],
-            batch.start[which],
-            batch.time[which],
-            batch.temporality[which],
-            shapes,
-            lengths,
-            values,
-        )
+            code, batch.start, batch.time, batch.temporality,
+            self._shapes.numbers(batch.bounds), np.diff(batch.offsets), batch.values,
+        )  # fmt: skip
 
     # --- state --------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that was seen and said so far as plain data that later calls leave alone; see `snapshot.pack`.
+    def capture(self) -> object:
+        """All that was seen and said so far, for `snapshot.pack`: later calls leave it alone.
 
         Settings are not in it, nor the baselines of files.
         """
-        state: dict[str, Any] = pack(
-            {name: part.state() for name, part in self._parts().items()}
-            | {
-                "schema": SCHEMA,
-                "past": self._past.kind,
-                "counters": dict(self._counts),
-                "stepped": self._stepped,
-                "refreshed": self._refreshed,
-            }
-        )
+        own = {"schema": SCHEMA, "past": self._past.kind, "counters": dict(self._counts)}
+        own |= {"stepped": self._stepped, "refreshed": self._refreshed}
+        return freeze({name: part.state() for name, part in self._parts().items()} | own)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The same as plain data."""
+        state: dict[str, Any] = pack(self.capture())
         return state
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -281,8 +288,7 @@ class Engine:
         self._expire(watermark, now)
 
     def _apply(self, until: int) -> None:
-        applied = self._streams.apply(until)
-        if applied is not None:
+        for applied in self._streams.apply(until):
             self._credit(applied)
 
     def _evaluate(self, end: int, *, fast: int | None, final: bool) -> Iterator[Evaluation]:
@@ -342,7 +348,8 @@ class Engine:
             baseline_created=reference.created if reference else 0,
             baseline_rows=reference.rows if reference else 0,
             targets=targets,
-            activity=activity(model, view.end),
+            activity=activity_after(model.said, activity(model, view.end)),
+            rows_served=model.rows_served(reference.id if reference else ""),
         )
 
     def _note(self, model: Monitored, one: TargetEvaluation, end: int) -> None:

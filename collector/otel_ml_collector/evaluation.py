@@ -72,6 +72,13 @@ class TargetEvaluation:
     quantiles, is known (2,000 training rows or more). From the wire both are within 0.007 where values lie close
     together, and off by up to the share of a cell, 0.05, at an edge in a gap of the baseline. With drift PSI is as
     uncertain as the shares it divides by: of 0.25 by about 0.03."""
+    previous: int | None = None
+    """The status of the verdict before this one; None when there was none."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether this verdict differs from the one before; the first one does when it is not ok."""
+        return self.evaluated and self.status != (self.previous or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,13 @@ class Activity:
     """The reason in words, for people."""
     vanished: tuple[Target, ...]
     """Features that are not sent any more, while the model has rows."""
+    previous: int | None = None
+    """The status before this one; None when there was none."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the status differs from the one before; the first one does when it is not ok."""
+        return self.status != (self.previous or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +128,5 @@ class Evaluation:
     targets: tuple[TargetEvaluation, ...]
     activity: Activity | None = None
     """None when the service does not count the rows of the model."""
+    rows_served: int = 0
+    """Rows that the model reported since the baseline is its baseline, as far as the collector saw them."""

@@ -21,8 +21,10 @@ from pydantic import (
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
+MAX_INT = 2**31 - 1
+"""The largest number that gRPC takes."""
 
-SECRETS = frozenset({"headers", "token", "tokens", "password", "inline"})
+SECRETS = frozenset({"headers", "token", "tokens", "password", "inline", "secret"})
 """Keys whose values are never shown."""
 
 
@@ -56,6 +58,11 @@ def written(seconds: float) -> str:
     minutes, rest = divmod(rest, 60)
     parts = (f"{number:g}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
     return "".join(parts)
+
+
+def milliseconds(seconds: float) -> int:
+    """As gRPC takes it: its numbers end after 24 days, and the largest one stands for ever."""
+    return min(round(1000 * seconds), MAX_INT)
 
 
 def _positive(seconds: float) -> float:
@@ -115,7 +122,7 @@ def address(value: object) -> Address:
         not colon
         or not port.isdecimal()
         or int(port) > 65535
-        or "/" in host
+        or not {"/", "@"}.isdisjoint(host)
         or (":" in host and host[0] != "[")
     ):
         raise ValueError("must be host:port, like localhost:4317 or 0.0.0.0:4317")
@@ -184,6 +191,18 @@ def base_url(value: object) -> str:
             "must be an http:// or https:// URL without the path /v1/metrics, like http://backend:4318"
         )
     return text
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL is one of this machine itself."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def shown(url: str) -> str:
+    """A URL without its query, which may hold a key."""
+    before, mark, _ = url.partition("?")
+    return before + ("?[masked]" if mark else "")
 
 
 Url = Annotated[str, BeforeValidator(base_url)]

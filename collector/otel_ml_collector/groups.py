@@ -19,8 +19,8 @@ from otel_ml import semconv
 from .evaluation import Evaluation, ModelKey, Target
 from .layouts import Bounds, Exponential
 from .points import Series
+from .ragged import ragged
 from .reference import ReferenceTarget
-from .streams import ragged
 from .verdict import Held, Slow
 
 Part = Literal["histogram", "category", "state", "rows"]
@@ -240,6 +240,18 @@ class Monitored:
     """Rows by hour since the epoch, those that the model itself reported."""
     segments: set[tuple[str, ...]] = field(default_factory=set)
     """Those that it has targets of."""
+    said: dict[Target, int] = field(default_factory=dict)
+    """The status of the newest verdict on each target, and on its activity."""
+    served: int = 0
+    """Rows it reported since `served_with` is its baseline."""
+    served_with: str = ""
+
+    def rows_served(self, baseline_id: str) -> int:
+        """Rows it reported since this is its baseline; what it served before it had any counts for the first."""
+        if baseline_id and baseline_id != self.served_with:
+            self.served = 0 if self.served_with else self.served
+            self.served_with = baseline_id
+        return self.served
 
     def admits(self, segment: tuple[str, ...]) -> bool:
         """Whether there is room for a target of this segment, () being all rows."""
@@ -260,17 +272,17 @@ class Owner:
     group: Group | None
     baseline_id: str
 
-    def touch(self, time: int) -> None:
-        """Note that something was counted at `time`."""
+    def touch(self, oldest: int, newest: int) -> None:
+        """Note from when to when something was counted."""
         model, group = self.model, self.group
-        if time < model.first or not model.first:
-            model.first = time
-        if time > model.last:
-            model.last = time
-        if group is not None and time > group.last:
-            group.last = time
-        if self.baseline_id and time > model.baselines.get(self.baseline_id, 0):
-            model.baselines[self.baseline_id] = time
+        if oldest < model.first or not model.first:
+            model.first = oldest
+        if newest > model.last:
+            model.last = newest
+        if group is not None and newest > group.last:
+            group.last = newest
+        if self.baseline_id and newest > model.baselines.get(self.baseline_id, 0):
+            model.baselines[self.baseline_id] = newest
 
 
 class Groups:
@@ -404,7 +416,7 @@ class Groups:
         ]
         for model, target in idle:
             del model.groups[target]
-            for held in (model.held, model.slow, model.kept, model.drifting):
+            for held in (model.held, model.slow, model.kept, model.drifting, model.said):
                 held.pop(target, None)
             self._count -= 1
         for model in self.models.values():

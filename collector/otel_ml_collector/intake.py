@@ -6,9 +6,10 @@ import asyncio
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, NamedTuple
 
 import grpc
@@ -25,13 +26,17 @@ from .points import PointBatch
 from .scan import Budget, messages
 from .signals import METRICS, Signal
 
-Consume = Callable[[PointBatch], Mapping[str, int]]
-"""Takes a batch and says how many points it rejected, by reason; raises Overloaded to refuse all for now."""
-Forward = Callable[[bytes, int], None]
+Consume = Callable[[PointBatch, bytes], Mapping[str, int]]
+"""Takes a batch, and the request it is of as protobuf bytes; says how many points it rejected, by reason.
+
+Raises Overloaded to refuse all for now."""
+Forward = Callable[[bytes, int], Awaitable[None]]
 """Takes a request as protobuf bytes and the number of items in it; raises Overloaded to refuse it for now."""
 
 ENCODINGS = {"gzip": 31, "deflate": 15}
 """Content encodings besides identity, and their zlib window bits."""
+_SMALL_BODY, _FEW_POINTS = 64 * 1024, 1000
+"""Bodies up to this size are read in the loop: to hand them to the thread costs as much as to read so many points."""
 _CHUNK = 1024 * 1024
 _MAX_STREAMS = 100
 """Streams of gzip that may follow one another; each costs a copy of a chunk."""
@@ -144,6 +149,8 @@ class Intake:
         self.counts = {signal: IntakeCounts() for signal in self.signals()}
         self._decoder = Decoder(limits)
         self._closed = False
+        self._reading = Lock()
+        """Held by whoever uses the decoder: the loop for what is small, else the thread."""
         # One thread: requests are unpacked one at a time, in the order of arrival, and the loop stays free.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="otlp-decode")
 
@@ -162,11 +169,10 @@ class Intake:
         json: bool = False,
     ) -> Answer:
         """The answer to a request body."""
-        loop = asyncio.get_running_loop()
         if self._closed:
             raise Refusal.of(Overloaded("the receiver is stopping; send it again"))
         try:
-            body, held = await loop.run_in_executor(self._thread, self._read, signal, body, encoding, json)
+            body, held = await self._unpacked(signal, body, encoding, json)
         except DecodeError as error:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         except TooManyPoints as error:
@@ -177,15 +183,42 @@ class Intake:
             _log.exception("a request with %d bytes could not be read", len(body))
             raise _internal(error) from error
         if isinstance(held, Decoded):
-            return self._metrics(body, held, transport)
-        self._passed_on(signal, body, held, transport)
+            return await self._metrics(body, held, transport)
+        await self._passed_on(signal, body, held, transport)
         self.counts[signal].accepted[transport] += held
         return Answer()
+
+    async def _unpacked(
+        self, signal: Signal, body: bytes, encoding: str, json: bool
+    ) -> tuple[bytes, Decoded | int]:
+        plain = signal is METRICS and encoding == "identity" and not json
+        decoded = self._at_once(body) if plain and len(body) <= _SMALL_BODY else None
+        if decoded is not None:
+            return body, decoded
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._read_alone, signal, body, encoding, json)
+
+    def _at_once(self, body: bytes) -> Decoded | None:
+        """What is in a small request; None when the decoder is in use or there is more in it than it seems."""
+        if not self._reading.acquire(blocking=False):
+            return None
+        try:
+            return self._decoder.decode(body, at_most=_FEW_POINTS)
+        except TooManyPoints:
+            return None
+        finally:
+            self._reading.release()
 
     def close(self) -> None:
         """End the decoding thread."""
         self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _read_alone(
+        self, signal: Signal, body: bytes, encoding: str, json: bool
+    ) -> tuple[bytes, Decoded | int]:
+        with self._reading:
+            return self._read(signal, body, encoding, json)
 
     def _read(self, signal: Signal, body: bytes, encoding: str, json: bool) -> tuple[bytes, Decoded | int]:
         """The request as plain protobuf, and what is in it."""
@@ -198,16 +231,16 @@ class Intake:
             return body, self._decoder.decode(body)
         return body, count_items(body, self._limits.max_points)
 
-    def _metrics(self, body: bytes, decoded: Decoded, transport: str) -> Answer:
+    async def _metrics(self, body: bytes, decoded: Decoded, transport: str) -> Answer:
         counts, points = self.counts[METRICS], len(decoded.batch) + sum(decoded.rejected.values())
         if METRICS in self._forward:
             points += sum(decoded.ignored.values())
-            self._passed_on(METRICS, body, points, transport)
-            self._left_out(decoded, self._looked_at(decoded.batch))
+            await self._passed_on(METRICS, body, points, transport)
+            self._left_out(decoded, self._looked_at(decoded.batch, body))
             counts.accepted[transport] += points
             return Answer()
         try:
-            rejected = self._left_out(decoded, self._consumed(decoded.batch))
+            rejected = self._left_out(decoded, self._consumed(decoded.batch, body))
         except Refusal:
             counts.refused[transport] += len(decoded.batch)
             raise
@@ -223,29 +256,29 @@ class Intake:
         self.counts[METRICS].rejected.update(rejected)
         return rejected
 
-    def _looked_at(self, batch: PointBatch) -> Mapping[str, int]:
+    def _looked_at(self, batch: PointBatch, body: bytes) -> Mapping[str, int]:
         """As `_consumed`, of points that are passed on already."""
         try:
-            return self._consumed(batch)
+            return self._consumed(batch, body)
         except Refusal as refusal:
             return {"overload" if refusal.retry_after is not None else "error": len(batch)}
 
-    def _consumed(self, batch: PointBatch) -> Mapping[str, int]:
+    def _consumed(self, batch: PointBatch, body: bytes) -> Mapping[str, int]:
         if self._consume is None or not len(batch):
             return {}
         try:
-            return self._consume(batch)
+            return self._consume(batch, body)
         except Overloaded as error:
             raise Refusal.of(error) from error
         except Exception as error:
             _log.exception("a metrics request with %d points could not be taken", len(batch))
             raise _internal(error) from error
 
-    def _passed_on(self, signal: Signal, body: bytes, items: int, transport: str) -> None:
+    async def _passed_on(self, signal: Signal, body: bytes, items: int, transport: str) -> None:
         if not items:
             return
         try:
-            self._forward[signal](body, items)
+            await self._forward[signal](body, items)
         except Overloaded as error:
             self.counts[signal].refused[transport] += items
             raise Refusal.of(error) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ Side = tuple[NDArray[np.int64], Counts]
 MIN_SCALE, MAX_SCALE = -10, 20
 """What the OpenTelemetry data model allows: from one bucket for all numbers above 1 to base 1 + 7e-7."""
 
+_UNKNOWN = np.iinfo(np.int64).min
+"""No number of bounds."""
 _EXPONENTS = (-1075, 1024)
 """Powers of two between which every float64 lies."""
 
@@ -196,6 +199,8 @@ class Shapes:
     def __init__(self) -> None:
         self._numbers: dict[Bounds, int] = {(): 0}
         self._bounds: dict[int, Bounds] = {0: ()}
+        self._known: dict[int, int] = {}
+        """Numbers by the identity of bounds that `_bounds` holds."""
         self._given = 0
 
     def __len__(self) -> int:
@@ -203,6 +208,21 @@ class Shapes:
 
     def __getitem__(self, shape: int) -> Bounds:
         return self._bounds[shape]
+
+    def numbers(self, bounds: Sequence[Bounds]) -> NDArray[np.int64]:
+        """(n,) the number of each of these bounds."""
+        # Decoders hand out the same object for the same bounds; its identity is much cheaper than its hash.
+        found = np.fromiter(map(self._known.get, map(id, bounds), repeat(_UNKNOWN)), np.int64, len(bounds))
+        for i in np.flatnonzero(found == _UNKNOWN).tolist():
+            found[i] = self.of(bounds[i])
+            self._know(bounds[i], int(found[i]))
+        return found
+
+    def _know(self, bounds: Bounds, shape: int) -> None:
+        """Of equal bounds the newest object is the one that is known: identities last as long as it is held."""
+        self._known.pop(id(self._bounds[shape]), None)
+        self._bounds[shape] = bounds
+        self._known[id(bounds)] = shape
 
     def of(self, bounds: Bounds) -> int:
         """The number of these bounds, given if need be."""
@@ -225,9 +245,11 @@ class Shapes:
         """Give the same numbers as when `state` was taken."""
         self._bounds, self._given = state["bounds"], state["given"]
         self._numbers = {bounds: shape for shape, bounds in self._bounds.items()}
+        self._known.clear()
 
     def keep(self, used: Collection[int]) -> None:
         """Let go of all bounds but these."""
         kept = {0, *used}
         self._bounds = {shape: bounds for shape, bounds in self._bounds.items() if shape in kept}
         self._numbers = {bounds: shape for shape, bounds in self._bounds.items()}
+        self._known.clear()

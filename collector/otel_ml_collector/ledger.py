@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .evaluation import ModelKey, Target
 from .groups import NO_ROOM, Destination, Groups, Owner
 from .layouts import Exponential, Shapes
-from .streams import Points, ragged
+from .ragged import Points, ragged
 from .window import HOUR, Panes
 
 Ints = NDArray[np.int64]
@@ -99,27 +99,23 @@ class Ledger:
 
     def credit(self, points: Points) -> int:
         """Add increments up in the panes of their time; how many points found no room."""
-        points = points.take(np.flatnonzero(points.sums() > 0)) if len(points) else points
+        points = points.where(points.sums() > 0)
         refused = 0
         for rank, layer in enumerate(self._layers):
-            here = points if not rank else points.take(np.flatnonzero(self._ranks[points.stream] > rank))
+            here = points.where(self._ranks[points.stream] > rank)
             if len(here):
                 refused += self._credit(layer, here)
         return refused
 
     def _credit(self, layer: _Layer, points: Points) -> int:
         place = self._places(layer, points)
-        placed = np.flatnonzero(place != NO_ROOM)
-        refused = len(points) - len(placed)
-        points, place = points.take(placed), place[placed]
-        cells = self._cells(layer, points, place)
-        some = np.flatnonzero(points.values)
-        if len(some):
-            times = np.repeat(points.time, points.lengths)
-            self._panes.add(times[some], cells[some], points.values[some])
-        self._touch(layer.owner[points.stream], points.time)
-        self._count_hours(layer, points)
-        return refused
+        placed = place != NO_ROOM
+        points, place = points.where(placed), place[placed]
+        if len(points):
+            self._panes.add(points.time, self._cells(layer, points, place), points.values, points.lengths)
+            self._touch(layer.owner[points.stream], points.time)
+            self._count_hours(layer, points)
+        return len(placed) - len(points)
 
     def _touch(self, owner: Ints, time: Ints) -> None:
         """Note when something was counted: of each owner the oldest and the newest time."""
@@ -128,8 +124,7 @@ class Ledger:
         np.minimum.at(oldest, which, time)
         np.maximum.at(newest, which, time)
         for number, first, last in zip(numbers.tolist(), oldest.tolist(), newest.tolist(), strict=True):
-            self._owners[number].touch(first)
-            self._owners[number].touch(last)
+            self._owners[number].touch(first, last)
 
     def _count_hours(self, layer: _Layer, points: Points) -> None:
         rows = np.flatnonzero(self._counts_rows[points.stream])
@@ -138,8 +133,9 @@ class Ledger:
         here = points.take(rows)
         owner = layer.owner[here.stream]
         for number, time, value in zip(owner.tolist(), here.time.tolist(), here.sums().tolist(), strict=True):
-            hours, hour = self._owners[number].model.hours, (time - 1) // HOUR
-            hours[hour] = hours.get(hour, 0) + value
+            model, hour = self._owners[number].model, (time - 1) // HOUR
+            model.hours[hour] = model.hours.get(hour, 0) + value
+            model.served += value
 
     def _places(self, layer: _Layer, points: Points) -> Ints:
         """First cell of each point's target, on the bounds that the point came on."""

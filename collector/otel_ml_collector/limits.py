@@ -15,6 +15,22 @@ def admit_all() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Keepalive:
+    """How long gRPC connections live, in seconds; None: for ever."""
+
+    max_connection_idle: float | None = None
+    max_connection_age: float | None = None
+    max_connection_age_grace: float | None = None
+    time: float = 7200.0
+    """A connection that is silent so long is asked whether it is still there: a sender may go without a word."""
+    timeout: float = 20.0
+    """Time for the answer to that."""
+    min_time: float = 10.0
+    """Between two pings of a client; the Collector and the SDKs send none by themselves."""
+    permit_without_stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiverLimits:
     """Sizes in bytes, times in seconds."""
 
@@ -32,12 +48,8 @@ class ReceiverLimits:
     """Time a body may take to arrive."""
     idle_timeout: float = 60.0
     """Time an HTTP connection may wait for a request, and a handshake may take."""
-    min_ping_interval: float = 10.0
-    """Of gRPC clients; the Collector and the SDKs send none by themselves."""
-    keepalive_time: float = 7200.0
-    """A gRPC connection that is silent so long is asked whether it is still there."""
-    keepalive_timeout: float = 20.0
-    """Time for the answer to that."""
+    keepalive: Keepalive = Keepalive()
+    """Of gRPC connections."""
     decode: DecodeLimits = field(default_factory=DecodeLimits)
     admit: Callable[[], None] = admit_all
     """Asked before a body is read; raises Overloaded."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import grpc
 from grpc import aio
+from grpc_health.v1 import health_pb2_grpc
+
+from otel_ml.errors import ConfigurationError
 
 from .access import Access
-from .health import HealthServicer, register_health
+from .fields import milliseconds
+from .health import GrpcHealth
 from .intake import Intake, Refusal
 from .limiter import Admission, Overloaded
-from .limits import ReceiverLimits
+from .limits import Keepalive, ReceiverLimits
+from .refusals import Refusals, authorize
 from .server import close_sockets, open_sockets, parse_endpoint
 from .signals import Signal
 
@@ -36,7 +41,8 @@ class GrpcSide:
         self._admission = admission
         self._access = access
         self._server: aio.Server | None = None
-        self._health: HealthServicer | None = None
+        self._health = GrpcHealth([signal.service for signal in intake.signals()])
+        self.refusals = Refusals("grpc")
         self.port: int | None = None
 
     async def start(self) -> None:
@@ -51,7 +57,7 @@ class GrpcSide:
             handlers = {"Export": grpc.stream_unary_rpc_method_handler(self._handler(signal))}
             handler = grpc.method_handlers_generic_handler(signal.service, handlers)
             server.add_generic_rpc_handlers((handler,))
-        self._health = register_health(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _, port = parse_endpoint(self._endpoint)
         for address in addresses:
             port = self._bind(server, f"{address}:{port}")
@@ -63,29 +69,32 @@ class GrpcSide:
 
     async def stop(self, grace: float) -> None:
         """Accept no more, let running requests end for up to `grace` seconds."""
-        if self._server is not None and self._health is not None:
-            await self._health.enter_graceful_shutdown()
+        self._health.shut_down()
+        if self._server is not None:
             await self._server.stop(grace)
 
     def _bind(self, server: aio.Server, address: str) -> int:
         tls = self._access.tls
-        if tls is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, tls.grpc_credentials())
+        try:
+            if tls is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, tls.grpc_credentials())
+        except RuntimeError as error:  # another program took it since it was seen to be free
+            raise ConfigurationError(f"cannot listen on endpoint {self._endpoint!r}: {error}") from error
 
     def _handler(self, signal: Signal) -> _Handler:
         async def export(_: Any, context: _Context) -> bytes:
             try:
                 return await self._export(signal, context)
             except Refusal as refusal:
-                await _abort(context, refusal)
+                await self._refuse(context, refusal)
             except Overloaded as error:
-                await _abort(context, Refusal.of(error))
+                await self._refuse(context, Refusal.of(error))
 
         return export
 
     async def _export(self, signal: Signal, context: _Context) -> bytes:
-        self._authorize(context)
+        await self._authorize(context)
         limits = self._limits
         with self._admission.request(_address(context.peer())) as place:
             # How large a message is shows only once gRPC holds all of it.
@@ -95,13 +104,16 @@ class GrpcSide:
             place.keep(len(body))
             return (await self._intake.export(body, transport="grpc", signal=signal)).protobuf()
 
-    def _authorize(self, context: _Context) -> None:
+    async def _authorize(self, context: _Context) -> None:
         auth = self._access.auth
         if auth is None:
             return
         given = dict(context.invocation_metadata() or ()).get(auth.header, "")
-        if not auth.allows(given if isinstance(given, str) else ""):
-            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"the sender must give {auth.challenge}")
+        await authorize(auth, given if isinstance(given, str) else "")
+
+    async def _refuse(self, context: _Context, refusal: Refusal) -> NoReturn:
+        self.refusals.add(refusal, _address(context.peer()))
+        await _abort(context, refusal)
 
     async def _message(self, context: _Context) -> bytes:
         """The message; a sender that takes its time is cut off at the timeout, or as soon as memory is short."""
@@ -135,16 +147,29 @@ def _options(limits: ReceiverLimits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # What nobody reads yet stays with the sender: no more than the first window of a call, 64 KiB, is held.
         ("grpc.http2.bdp_probe", 0),
-        # Pings more often than this, three times over, end the connection.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(1000 * limits.min_ping_interval)),
-        ("grpc.http2.max_ping_strikes", 2),
-        # A sender that is gone without a word is noticed.
-        ("grpc.keepalive_time_ms", round(1000 * limits.keepalive_time)),
-        ("grpc.keepalive_timeout_ms", round(1000 * limits.keepalive_timeout)),
-        ("grpc.server_handshake_timeout_ms", round(1000 * limits.idle_timeout)),
+        ("grpc.server_handshake_timeout_ms", milliseconds(limits.idle_timeout)),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 64 * 1024),
+        *_keepalive(limits.keepalive),
     ]
+
+
+def _keepalive(keepalive: Keepalive) -> Iterator[tuple[str, int]]:
+    times = {
+        "grpc.max_connection_idle_ms": keepalive.max_connection_idle,
+        "grpc.max_connection_age_ms": keepalive.max_connection_age,
+        "grpc.max_connection_age_grace_ms": keepalive.max_connection_age_grace,
+        "grpc.keepalive_time_ms": keepalive.time,
+        "grpc.keepalive_timeout_ms": keepalive.timeout,
+        "grpc.http2.ping_timeout_ms": keepalive.timeout,  # without it, a minute
+        "grpc.http2.min_recv_ping_interval_without_data_ms": keepalive.min_time,
+    }
+    for name, seconds in times.items():
+        if seconds is not None:
+            yield name, milliseconds(seconds)
+    yield "grpc.keepalive_permit_without_calls", int(keepalive.permit_without_stream)
+    # One ping too early more than these, and the connection ends.
+    yield "grpc.http2.max_ping_strikes", 2
 
 
 def _address(peer: str) -> str:

@@ -15,6 +15,7 @@ from .access import Access
 from .intake import ENCODINGS, Intake, Refusal, too_large
 from .limiter import Admission, Overloaded, Place
 from .limits import ReceiverLimits
+from .refusals import Refusals, authorize
 from .server import HttpServer, application
 from .signals import Signal
 
@@ -39,10 +40,12 @@ class HttpSide:
         self._limits = limits
         self._admission = admission
         self._auth = access.auth
+        self.refusals = Refusals("http")
         routes = [Route(one.path, self._endpoint(one), methods=["POST"]) for one in intake.signals()]
         self._server = HttpServer(
-            application(routes), endpoint, idle_timeout=limits.idle_timeout, tls=access.tls
-        )
+            application(routes), endpoint, idle_timeout=limits.idle_timeout, tls=access.tls,
+            handshake_failed=lambda: self.refusals.count("tls_handshake", "an unknown address"),
+        )  # fmt: skip
 
     @property
     def port(self) -> int | None:
@@ -67,11 +70,12 @@ class HttpSide:
             try:
                 return await self._export(signal, request, json=json)
             except Refusal as refusal:
-                return self._error(refusal, json=json)
+                return self._refuse(request, refusal, json=json)
             except Overloaded as error:
-                return self._error(Refusal.of(error), json=json)
+                return self._refuse(request, Refusal.of(error), json=json)
             except asyncio.TimeoutError:
                 limit = self._limits.read_timeout
+                self.refusals.count("timeout", _address(request))
                 return PlainTextResponse(f"the body did not arrive within {limit:g} s\n", 408)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
@@ -79,12 +83,14 @@ class HttpSide:
         return answer
 
     async def _export(self, signal: Signal, request: Request, *, json: bool) -> Response:
-        self._authorize(request)
+        if self._auth is not None:
+            await authorize(self._auth, request.headers.get(self._auth.header, ""))
         encoding = request.headers.get("content-encoding", "identity").strip().lower() or "identity"
         if (unsupported := _unsupported(request, encoding)) is not None:
+            self.refusals.count("unsupported", _address(request))
             return unsupported
         self._limits.admit()
-        with self._admission.request(request.client.host if request.client else "") as place:
+        with self._admission.request(_address(request)) as place:
             body = await asyncio.wait_for(self._body(request, place), self._limits.read_timeout)
             answer = await self._intake.export(
                 body, transport="http", signal=signal, encoding=encoding, json=json
@@ -92,10 +98,6 @@ class HttpSide:
         if json:
             return Response(answer.json(signal), media_type=_JSON)
         return Response(answer.protobuf(), media_type=_PROTOBUF)
-
-    def _authorize(self, request: Request) -> None:
-        if self._auth is not None and not self._auth.allows(request.headers.get(self._auth.header, "")):
-            raise Refusal(grpc.StatusCode.UNAUTHENTICATED, f"the sender must give {self._auth.challenge}")
 
     async def _body(self, request: Request, place: Place) -> bytes:
         """The body; Refusal when it is too large.
@@ -119,7 +121,8 @@ class HttpSide:
             raise too_large(limit)
         return b"".join(parts)
 
-    def _error(self, refusal: Refusal, *, json: bool) -> Response:
+    def _refuse(self, request: Request, refusal: Refusal, *, json: bool) -> Response:
+        self.refusals.add(refusal, _address(request))
         headers = {}
         if refusal.retry_after is not None:
             headers["Retry-After"] = str(math.ceil(refusal.retry_after))
@@ -129,6 +132,10 @@ class HttpSide:
         if json:
             return Response(refusal.json(), status, headers, media_type=_JSON)
         return Response(refusal.status().SerializeToString(), status, headers, media_type=_PROTOBUF)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _media_type(request: Request) -> str:

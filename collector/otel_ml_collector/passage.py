@@ -17,13 +17,19 @@ class Passage:
         self.queues = queues
         """They may be replaced between two requests."""
 
-    def __call__(self, body: bytes, items: int) -> None:
-        """Take a request with this many items; Overloaded when a queue has no room for it."""
-        full = [queue for queue in self.queues if not queue.has_room(len(body))]
+    async def __call__(self, body: bytes, items: int) -> None:
+        """Take a request with this many items; Overloaded when a queue has no room for it.
+
+        It returns once the request is where it waits: on disk, if the queue is there.
+        """
+        item, queues = Item(body, items), self.queues
+        full = [queue for queue in queues if not queue.has_room(item)]
         for queue in full:
             queue.counts.refused += items
         if full:
             names = ", ".join(queue.name for queue in full)
             raise Overloaded(f"the sending queue of {names} is full; try again later", retry_after=_RETRY)
-        for queue in self.queues:
-            queue.offer(Item(body, items))
+        for queue in queues:
+            queue.offer(item)
+        for queue in queues:
+            await queue.stored()

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from .components import TYPES
 from .config import Config
-from .settings import TYPES, ServiceSection
+from .settings import ServiceSection
 
 _ORDER = ("extensions", "receivers", "processors", "exporters")
 _REFERENCE = {"type": "string", "pattern": r"\$\{env:"}

@@ -71,6 +71,12 @@ class Receiver:
         """The same for everything that is taken in."""
         return self._intake.counts
 
+    @property
+    def refusals(self) -> Mapping[str, Mapping[str, int]]:
+        """Requests that were answered with an error, by transport and reason."""
+        sides = (("grpc", self._grpc), ("http", self._http))
+        return {transport: side.refusals.counts for transport, side in sides if side is not None}
+
     def renew(self) -> None:
         """Use certificates as their files are now."""
         for side in self._sides():
@@ -81,8 +87,8 @@ class Receiver:
         started: list[GrpcSide | HttpSide] = []
         try:
             for side in self._sides():
-                await side.start()
                 started.append(side)
+                await side.start()
         except BaseException:
             for side in started:
                 await side.stop(0)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
 from otel_ml import semconv
 
 from .groups import Destination, resolve, segments
@@ -12,6 +18,7 @@ from .streams import Streams
 
 IGNORED, LOOP, BASELINE, LIMIT = -1, -2, -3, -4
 """In place of a stream: none of ours; our own output; what a baseline says; no room for one more."""
+_UNKNOWN = -5
 
 
 class Routes:
@@ -22,20 +29,25 @@ class Routes:
         self._ledger = ledger
         self._max_streams = max_streams
         self._shares = Shares(max_streams)
-        self._known: dict[int, tuple[Series, int]] = {}
+        self._known: dict[int, int] = {}
+        """By the identity of a series, which is its own for as long as it is held."""
+        self._held: list[Series] = []
 
-    def of(self, series: Series, now: int) -> int:
-        """The stream of a series, or one of the codes above."""
+    def of(self, series: Sequence[Series], now: int) -> NDArray[np.int64]:
+        """(n,) the stream of each series, or one of the codes above."""
         # Decoders hand out the same object for the same series; its identity is much cheaper than its hash.
-        known = self._known.get(id(series))
-        if known is not None and known[0] is series:
-            return known[1]
-        code = self._find(series, now)
+        codes = np.fromiter(map(self._known.get, map(id, series), repeat(_UNKNOWN)), np.int64, len(series))
+        for i in np.flatnonzero(codes == _UNKNOWN).tolist():
+            codes[i] = self._find(series[i], now)
+            if codes[i] != LIMIT:
+                self._remember(series[i], int(codes[i]))
+        return codes
+
+    def _remember(self, series: Series, code: int) -> None:
         if len(self._known) > 2 * self._max_streams:
-            self._known.clear()
-        if code != LIMIT:
-            self._known[id(series)] = (series, code)
-        return code
+            self.clear()
+        self._known[id(series)] = code
+        self._held.append(series)
 
     def _find(self, series: Series, now: int) -> int:
         stream = self._streams.find(series)
@@ -67,3 +79,4 @@ class Routes:
     def clear(self) -> None:
         """Look everything up anew, since streams are gone."""
         self._known.clear()
+        self._held.clear()

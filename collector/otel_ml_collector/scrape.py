@@ -25,6 +25,7 @@ from .emit import Sample, by_metric
 from .server import HttpServer, application
 
 Page = Sequence[Sample]
+_UNITS = {"s": "_seconds", "By": "_bytes"}
 
 
 def families(page: Page) -> Iterator[Family]:
@@ -41,7 +42,8 @@ def families(page: Page) -> Iterator[Family]:
 
 def prometheus_name(metric: Metric) -> str:
     """The name Prometheus knows a metric by; counters get their `_total` when they are written."""
-    return _plain(metric.name) + ("_seconds" if metric.unit == "s" else "")
+    name, unit = _plain(metric.name), _UNITS.get(metric.unit, "")
+    return name if name.endswith(unit) else name + unit
 
 
 def _labels(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypercorn.asyncio import serve
@@ -125,12 +125,19 @@ class HttpServer:
     """Serves an ASGI application on an endpoint, from `start` to `stop`."""
 
     def __init__(
-        self, app: Starlette, endpoint: str, *, idle_timeout: float = 60, tls: ServerTls | None = None
+        self,
+        app: Starlette,
+        endpoint: str,
+        *,
+        idle_timeout: float = 60,
+        tls: ServerTls | None = None,
+        handshake_failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._app = app
         self._endpoint = endpoint
         self._idle_timeout = idle_timeout
         self._tls = tls
+        self._handshake_failed = handshake_failed
         self._context: RenewedContext | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -144,7 +151,7 @@ class HttpServer:
     async def start(self) -> None:
         """Accept connections from here on. Raises ConfigurationError when the endpoint is taken."""
         if self._tls is not None:
-            self._context = RenewedContext(self._tls)
+            self._context = RenewedContext(self._tls, self._handshake_failed)
         sockets = open_sockets(self._endpoint)
         self._port = sockets[0].getsockname()[1]
         config = self._config(sockets)

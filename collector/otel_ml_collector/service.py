@@ -20,19 +20,21 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from functools import partial
+from typing import Any, TextIO
 
 from otel_ml import semconv
 from otel_ml._version import __version__
 from otel_ml.errors import ConfigurationError
 
-from . import build, emit, telemetry
+from . import build, emit, supervisor, telemetry
+from .alerts import Alerts
 from .config import Config
 from .conflicts import unguarded
 from .emit import Judged, Sample
 from .evaluation import Evaluation
 from .exporter import OtlpExporter
-from .fields import Address, written
+from .fields import Address, shown, written
 from .files import BaselineFiles
 from .health import HealthEndpoint
 from .limiter import Overloaded
@@ -40,8 +42,12 @@ from .parts import Console, Parts, Supply
 from .points import PointBatch
 from .queue import Item
 from .receiver import Receiver
+from .recovery import Recovery, Work
+from .retraining import Webhook
 from .scrape import ScrapeServer
 from .settings import HealthCheck, Otlp, OtlpHttp, Prometheus
+from .snapshot import Plain, pack, unpack
+from .webhook import WebhookExporter
 from .window import WindowSpec
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +55,8 @@ _LOG = logging.getLogger(__name__)
 _S = 1_000_000_000
 _MAX_PENDING = 2**25
 """Numbers that may wait in the reorder buffer, 256 MiB; beyond it senders are asked to come back later."""
+_STUCK = 60.0
+"""Seconds without a sign of life after which the work does not go on; evaluating one model takes milliseconds."""
 _MAX_MESSAGES = 1000
 """Different messages of the engine that are logged; more would be noise."""
 
@@ -73,7 +81,8 @@ class Service:
         self._config, self._clock = config, clock
         self._policy, self._window = build.policy(drift), build.window_spec(drift)
         self._files = BaselineFiles(drift.baseline.path)
-        self._engine = build.engine(drift, self._files.read(), started=clock())
+        self._new_engine = partial(build.engine, drift, self._files.read(), started=clock())
+        self._engine = self._new_engine()
         self._wire = "wire" in drift.baseline.sources
         self._resource = {
             semconv.SERVICE_NAME: "otel-ml-collector",
@@ -87,6 +96,12 @@ class Service:
         self._failures: Counter[str] = Counter()
         self._exported = clock()
         self._ready = False
+        self._beat = time.monotonic()
+        self._points_in = self._points_out = 0
+        self._recovery: Recovery | None = None
+        self._under_way: Iterator[Evaluation] = iter(())
+        self._whole = True
+        """Whether the advance came to its end: one that a stop broke off leaves a state that cannot be kept."""
         self._hurry: Callable[[], bool] = lambda: False
         """Whether there is no time left to evaluate more models."""
         self._parts = Parts(
@@ -94,10 +109,15 @@ class Service:
                 consume=self._consume,
                 gauges=lambda: (*self._gauges, *self._own),
                 own=lambda: self._own,
-                ready=lambda: self._ready,
+                ready=lambda: self._ready and self._parts.complete,
+                alive=lambda: time.monotonic() - self._beat < _STUCK,
+                work=Work(self._capture, self._resume, self._ingest, self._evaluations, self._kept_by),
+                clock=clock,
+                delivered=lambda name, trigger: self._alerts.delivered(name, trigger),
                 out=out,
             )
         )
+        self._alerts = Alerts(config, self._parts)
 
     # --- life ---
 
@@ -105,7 +125,10 @@ class Service:
         """Listen everywhere; `ConfigurationError` names the component whose endpoint cannot be had."""
         self._warn()
         await self._parts.change(self._config)
+        if self._recovery is not None and self._recovery.resumed:
+            await self._send(self._clock())
         self._refresh_own()
+        self._beat = time.monotonic()
         self._ready = True
         # What is alive now stays alive: the collector of garbage need not look at it again.
         gc.collect()
@@ -119,15 +142,18 @@ class Service:
         advances: call it between two ticks.
         """
         old, new = self._config.drift, config.drift
-        if build.fixed(new) != build.fixed(old):
+        moved = new.storage and config.extensions[new.storage] != self._config.extensions.get(new.storage)
+        moved |= new.storage is not None and config.drift_id != self._config.drift_id
+        if build.fixed(new) != build.fixed(old) or moved:
             raise ConfigurationError(
-                f"processors.{config.drift_id}: window (but min_rows), interval, limits and the baseline's sources "
-                "cannot change while counts are kept; restart for that"
+                f"processors.{config.drift_id}: window (but min_rows), interval, limits, storage, the baseline's "
+                "sources and, with storage, the name cannot change while counts are kept; restart for that"
             )
         files = BaselineFiles(new.baseline.path)
         baselines = await asyncio.to_thread(files.read)
         await self._parts.change(config)
         self._config, self._files = config, files
+        self._alerts.use(config)
         self._policy = self._engine.policy = build.policy(new)
         self._engine.use_files(baselines)
         self._warn()
@@ -163,8 +189,8 @@ class Service:
         self._ready = False
         self._hurry = lambda: left() <= grace / 4
         await self._parts.stop(left() / 2, Receiver)
-        await self._last_tick()
-        await self._parts.stop(left(), OtlpExporter)
+        await self._last_tick(left)
+        await self._parts.stop(left(), OtlpExporter, WebhookExporter)
         await self._parts.stop(min(left(), 0.5))
 
     def ports(self) -> Ports:
@@ -180,21 +206,36 @@ class Service:
 
     # --- work ---
 
-    def _consume(self, batch: PointBatch) -> Mapping[str, int]:
+    def _consume(self, batch: PointBatch, body: bytes) -> Mapping[str, int]:
         if self._engine.pending_values > _MAX_PENDING:
             raise Overloaded("too many points wait for their window; send them again later")
+        now = self._clock()
+        rejected = self._ingest(batch, now)
+        if self._recovery is not None:
+            self._recovery.accepted(body, now)
+        return rejected
+
+    def _ingest(self, batch: PointBatch, now: int) -> Mapping[str, int]:
         if not self._wire:
             batch = build.without_baselines(batch)
-        return self._engine.ingest(batch, self._clock()) if len(batch) else {}
+        self._points_in += len(batch)
+        return self._engine.ingest(batch, now) if len(batch) else {}
 
     async def tick(self) -> None:
         """Advance the engine to now, and export when it has something new or it is time."""
+        self._lives()
         now = self._clock()
-        due = now - self._exported >= round(self._window.refresh * _S)
+        # A clock that was set back must not keep anything from going out until it gets there again.
+        due = abs(now - self._exported) >= round(self._window.refresh * _S)
         if due:
             await self._renew_baselines()
-        if (await self._advance(now) or due) and not self._hurry():
+        new = await self._advance(now)
+        # Before it goes out: what was said of a window is not said otherwise after a restart.
+        await self._save(now, changed=new)
+        if (new or due) and not self._hurry():
             await self._send(now)
+        with self._guarded("parts"):
+            await self._parts.revive()
         with self._guarded("certificates"):
             for receiver in self._parts.of(Receiver).values():
                 receiver.renew()
@@ -208,33 +249,95 @@ class Service:
             if renewed is not None:
                 self._engine.use_files(renewed)
 
-    async def _last_tick(self) -> None:
-        """Evaluate and export all that was received: nothing will come any more that is worth waiting for."""
+    async def _last_tick(self, left: Callable[[], float]) -> None:
+        """Evaluate and export all that was received, or keep it, where the state is kept, in the seconds `left`.
+
+        What is kept is not evaluated: windows would end before their time.
+        """
         now, refresh = self._clock(), round(self._window.refresh * _S)
-        # The engine refreshes its numbers at whole multiples of the interval, once the lateness is over.
-        await self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
-        await self._send(now)
+        if self._recovery is None:
+            # The engine refreshes its numbers at whole multiples of the interval, once the lateness is over.
+            await self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
+            await self._send(now)
+        elif self._whole or await self._evaluate(now) and self._whole:
+            await self._recovery.save(now, patience=left())
+            await self._send(now)
         with self._guarded("telemetry"):
             self._refresh_own()
 
     async def _advance(self, to: int) -> bool:
         """True when the engine has something new."""
-        new = False
+        if self._recovery is not None:
+            self._recovery.advances(to)
+        self._under_way = self._evaluations(to)
+        return await self._evaluate(to)
+
+    async def _evaluate(self, to: int) -> bool:
+        """Go on with the advance under way, until it ends or a stop breaks it off: what is left out then is as it was."""
+        new, self._whole = not self._whole, False
         with self._guarded("advance"):
-            for evaluation in self._engine.advancing(to):
+            for _ in self._under_way:
                 new = True
-                self._held |= emit.judged([evaluation])
-                await _others()
-                if self._hurry():  # at a stop; what is left out now is as it was evaluated before
-                    break
+                if self._recovery is not None:
+                    self._recovery.evaluated()
+                await self._others()
+                if self._hurry():
+                    return new
+        self._whole = True
+        if self._recovery is not None:
+            self._recovery.advanced()
+        with self._guarded("alerts"):
+            if new:
+                self._alerts.look(self._engine.current(to), self._clock())
         with self._guarded("messages"):
             self._say()
         return new
+
+    def _evaluations(self, to: int) -> Iterator[Evaluation]:
+        self._beat = time.monotonic()  # a journal that is replayed is a sign of life
+        for evaluation in self._engine.advancing(to):
+            self._beat = time.monotonic()
+            self._held |= emit.judged([evaluation])
+            self._alerts.take(evaluation)
+            yield evaluation
+
+    # --- what is kept -------------------------------------------------------------------------------------
+
+    async def _save(self, now: int, *, changed: bool) -> None:
+        if self._recovery is not None and self._whole and self._recovery.due(now, changed=changed):
+            await self._recovery.save(now)
+
+    def _kept_by(self, recovery: Recovery) -> None:
+        self._recovery = recovery
+
+    def _capture(self) -> Callable[[], Plain]:
+        engine, held, alerts = self._engine.capture(), self._held.copy(), self._alerts.state()
+        return lambda: {"engine": pack(engine), "held": pack(held), "alerts": alerts}
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        engine, held = self._new_engine(), unpack(state["held"])
+        engine.restore(state["engine"])
+        if not self._wire:
+            engine.forget_wire()
+        self._alerts.restore(state["alerts"])
+        self._engine, self._held = engine, held
 
     async def _send(self, now: int) -> None:
         self._exported = now
         with self._guarded("export"):
             await self._export(now)
+        with self._guarded("alerts"):
+            self._alerts.send(self._resource, now)
+
+    async def _others(self) -> None:
+        """Let the requests that wait have their turn."""
+        self._lives()
+        await asyncio.sleep(0)
+
+    def _lives(self) -> None:
+        """Note that the work goes on, for who asks and for the service manager."""
+        self._beat = time.monotonic()
+        supervisor.alive()
 
     @contextlib.contextmanager
     def _guarded(self, place: str) -> Iterator[None]:
@@ -250,7 +353,7 @@ class Service:
         for message in self._engine.messages():
             if message not in self._said and len(self._said) < _MAX_MESSAGES:
                 self._said.add(message)
-                _LOG.warning("%s", message)
+                _LOG.warning("%s", message, extra={"about": f"processors.{self._config.drift_id}"})
 
     async def _export(self, now: int) -> None:
         current = self._engine.current(now)
@@ -258,13 +361,14 @@ class Service:
         gauges: list[Sample] = []
         for evaluation in current:
             gauges += emit.gauges([evaluation], self._policy, now, held=self._held)
-            await _others()
+            await self._others()
         self._gauges = gauges
+        self._points_out += len(gauges)
         for part in emit.batches(gauges) if self._parts.drift_queues else ():
             data = emit.request(part, self._resource, now).SerializeToString()
             for queue in self._parts.drift_queues:
                 queue.offer(Item(data, len(part)))
-            await _others()
+            await self._others()
         for console in self._parts.of(Console).values():
             console.export(current, self._held)
 
@@ -279,7 +383,15 @@ class Service:
             samples.extend(telemetry.of_receiver(name, receiver))
         for exporter in self._parts.of(OtlpExporter).values():
             samples.extend(telemetry.of_exporter(exporter))
-        samples.extend(telemetry.of_engine(self._engine.counters(), self._engine.stats(), self._failures))
+        for webhook in self._parts.of(WebhookExporter).values():
+            samples.extend(telemetry.of_webhook(webhook))
+        drift = self._config.drift_id
+        samples.extend(telemetry.of_processor(drift, incoming=self._points_in, outgoing=self._points_out))
+        samples.extend(telemetry.of_process())
+        if self._recovery is not None:
+            samples.extend(telemetry.of_recovery(self._recovery, self._clock()))
+        failures = {**self._failures, "event_limit": self._alerts.left_out}
+        samples.extend(telemetry.of_engine(self._engine.counters(), self._engine.stats(), failures))
         self._own = samples
 
     def describe(self) -> list[str]:
@@ -290,8 +402,15 @@ class Service:
             f"receives  {'; '.join(self._receiving())}",
             f"compares  {_window_in_words(self._window)} with baselines from {sources}",
             f"exports   {'; '.join(self._exporting())}, every {written(self._window.refresh)}",
+            *self._keeping(),
             *(f"health    http://{address}/" for address in self._answering()),
         ]
+
+    def _keeping(self) -> Iterator[str]:
+        drift = self._config.drift
+        if drift.storage is not None:
+            requests = ", and every request" if drift.wal else ""
+            yield f"keeps     its state in {drift.storage}, every {written(drift.checkpoint_interval)}{requests}"
 
     def _answering(self) -> Iterator[Address]:
         for name, health in self._parts.of(HealthEndpoint).items():
@@ -309,18 +428,13 @@ class Service:
 
     def _exporting(self) -> Iterator[str]:
         for name, settings in self._config.exporters.items():
-            if isinstance(settings, Otlp | OtlpHttp):
-                yield f"{name} to {settings.endpoint}"
+            if isinstance(settings, Otlp | OtlpHttp | Webhook):
+                yield f"{name} to {shown(str(settings.endpoint))}"
             elif isinstance(settings, Prometheus):
                 page = self._parts.of(ScrapeServer)[name]
                 yield f"Prometheus page http://{_at(settings.endpoint, page.port)}/metrics"
             else:
                 yield "this console"
-
-
-async def _others() -> None:
-    """Let the requests that wait have their turn."""
-    await asyncio.sleep(0)
 
 
 def _at(asked: Address, port: int | None) -> Address:

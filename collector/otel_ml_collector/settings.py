@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from .fields import (
+    MAX_INT,
     Address,
     Count,
     Duration,
@@ -57,10 +58,35 @@ class Auth(Section):
     authenticator: str
 
 
+class ServerParameters(Section):
+    max_connection_idle: PositiveDuration | None = None
+    """None: for ever."""
+    max_connection_age: PositiveDuration | None = None
+    """None: for ever. Senders behind a balancer that knows connections only are spread anew after it."""
+    max_connection_age_grace: PositiveDuration | None = None
+    """None: for ever."""
+    time: PositiveDuration = 7200.0
+    """Of silence, until a connection is asked whether it is still there."""
+    timeout: PositiveDuration = 20.0
+    """For the answer to that."""
+
+
+class EnforcementPolicy(Section):
+    min_time: PositiveDuration = 10.0
+    """Between two pings of a client; one that sends more, three times over, is cut off."""
+    permit_without_stream: bool = False
+
+
+class ServerKeepalive(Section):
+    server_parameters: ServerParameters = ServerParameters()
+    enforcement_policy: EnforcementPolicy = EnforcementPolicy()
+
+
 class Grpc(Section):
     endpoint: Listen = Address("localhost", 4317)
     max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 16
-    max_concurrent_streams: Count = 100
+    max_concurrent_streams: Annotated[int, Field(ge=1, le=MAX_INT)] = 100
+    keepalive: ServerKeepalive = ServerKeepalive()
     tls: GrpcServerTls | None = None
     auth: Auth | None = None
 
@@ -183,6 +209,13 @@ class MlDrift(Section):
     fast: Fast = Fast()
     baseline: BaselineSources = BaselineSources()
     limits: EngineLimits = EngineLimits()
+    storage: str | None = None
+    """A file_storage that the state is kept in; None: a restart starts empty."""
+    checkpoint_interval: PositiveDuration = 30.0
+    wal: bool = False
+    """True: requests are kept, too, so that a restart loses none that was answered."""
+    events: bool = True
+    """Changes of status go to the otlp and otlphttp exporters as log records."""
     forward: bool = False
 
 
@@ -203,11 +236,17 @@ class MemoryLimiter(Section):
 class SendingQueue(Section):
     enabled: bool = True
     queue_size: Count = 1000
+    """In the unit of the sizer."""
+    sizer: Literal["requests", "items", "bytes"] = "requests"
+    storage: str | None = None
+    """A file_storage; None: memory."""
 
 
 class RetryOnFailure(Section):
     enabled: bool = True
     initial_interval: PositiveDuration = 5.0
+    randomization_factor: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    multiplier: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
     max_interval: PositiveDuration = 30.0
     max_elapsed_time: Duration = 300.0
     """0s: for ever."""
@@ -250,11 +289,25 @@ def _headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_headers)]
 
 
+Compression = Literal["gzip", "none"]
+
+
+class ClientKeepalive(Section):
+    time: PositiveDuration = 10.0
+    """Of silence, until the backend is asked whether it is still there."""
+    timeout: PositiveDuration = 10.0
+    permit_without_stream: bool = False
+
+
 class Otlp(Section):
     endpoint: Target
     tls: Tls = Tls()
     auth: Auth | None = None
     headers: Headers = Field(default_factory=dict)
+    compression: Compression = "gzip"
+    keepalive: ClientKeepalive | None = None
+    wait_for_ready: bool = False
+    """True: a request waits for a connection, up to its timeout, before it counts as failed."""
     timeout: PositiveDuration = 5.0
     sending_queue: SendingQueue = SendingQueue()
     retry_on_failure: RetryOnFailure = RetryOnFailure()
@@ -269,6 +322,7 @@ class OtlpHttp(Section):
     tls: HttpTls = HttpTls()
     auth: Auth | None = None
     headers: Headers = Field(default_factory=dict)
+    compression: Compression = "gzip"
     timeout: PositiveDuration = 30.0
     sending_queue: SendingQueue = SendingQueue()
     retry_on_failure: RetryOnFailure = RetryOnFailure()
@@ -282,13 +336,26 @@ class Debug(Section):
     verbosity: Literal["basic", "normal", "detailed"] = "normal"
 
 
-Exporter = Otlp | OtlpHttp | Prometheus | Debug
-
 # --- extensions and the service ---------------------------------------------------------------------------
+
+
+class ResponseBody(Section):
+    healthy: str = ""
+    unhealthy: str = ""
+
+
+def _readiness_path(path: str) -> str:
+    if not re.fullmatch(r"/[A-Za-z0-9_./-]*", path) or path == "/livez":
+        raise ValueError("must be a path like /ready, and not /livez, where liveness is")
+    return path
 
 
 class HealthCheck(Section):
     endpoint: Listen = Address("localhost", 13133)
+    path: Annotated[str, AfterValidator(_readiness_path)] = "/"
+    """Of readiness; liveness is at /livez."""
+    response_body: ResponseBody | None = None
+    """None: the state and since when, as JSON."""
 
 
 class BearerTokenAuth(Section):
@@ -318,15 +385,27 @@ class BasicAuth(Section):
     """Of an exporter."""
 
 
+class FileStorage(Section):
+    directory: str
+    create_directory: bool = True
+    fsync: bool = False
+
+
 Authenticator = BearerTokenAuth | BasicAuth
-Extension = HealthCheck | BearerTokenAuth | BasicAuth
+Extension = HealthCheck | BearerTokenAuth | BasicAuth | FileStorage
 
 
 class TelemetryMetrics(Section):
     address: Listen | None = None
 
 
+class TelemetryLogs(Section):
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    encoding: Literal["console", "json"] = "console"
+
+
 class Telemetry(Section):
+    logs: TelemetryLogs = TelemetryLogs()
     metrics: TelemetryMetrics = TelemetryMetrics()
 
 
@@ -340,15 +419,3 @@ class ServiceSection(Section):
     extensions: tuple[str, ...] = ()
     pipelines: Annotated[dict[str, Pipeline], Field(min_length=1)]
     telemetry: Telemetry = Telemetry()
-
-
-TYPES: dict[str, dict[str, type[Section]]] = {
-    "receivers": {"otlp": OtlpReceiver},
-    "processors": {"ml_drift": MlDrift, "memory_limiter": MemoryLimiter},
-    "exporters": {"otlp": Otlp, "otlphttp": OtlpHttp, "prometheus": Prometheus, "debug": Debug},
-    "extensions": {
-        "health_check": HealthCheck,
-        "bearertokenauth": BearerTokenAuth,
-        "basicauth": BasicAuth,
-    },
-}

@@ -9,25 +9,24 @@ if the old counts can be said on them exactly, as those of an exponential histog
 a restart and counts as it is. A smaller bucket without a newer start, or bounds that cut filled buckets, are a
 reset: it counts nothing and becomes the new base. Delta points count as they are, once for each (start, time).
 
-State lies in arrays over all streams and in one arena of last values: a round applies one point of many
-streams at once, and there are as many rounds as the busiest stream has points.
+State lies in arrays over all streams and in one arena of last values. Points that only go on from the last of
+their stream are applied all at once. Of the others a round applies one point of many streams, and there are as many
+rounds as the busiest stream has points.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import ItemsView, Iterable, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .layouts import Shapes
 from .points import CUMULATIVE, Attributes, Series
-
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from .ragged import Ints, Mask, Points, blocks, concatenate, ordered, ragged, ranks, rounds
 
 SAME_COLLECTION = 1_000_000_000
 """Series of one process whose first points are closer than this (ns) come from the same collection."""
@@ -35,60 +34,14 @@ SAME_COLLECTION = 1_000_000_000
 MAX_WAITING = 1024
 """Points of one stream that may wait: a round applies one of each, so this bounds the rounds."""
 
-_SAVED = ("_start", "_time", "_temporality", "_shape", "_resource", "_length", "_touched", "_waiting")
-_COLUMNS = (*_SAVED, "_offset")
+_COLUMNS = (
+    "_start", "_time", "_temporality", "_shape", "_resource", "_offset", "_length", "_touched", "_waiting",
+)  # fmt: skip
+_BLOCK = 2**16
+"""Values that are worked on at a time: what the processor's cache holds."""
+_NONE = np.empty(0, np.int64)
 _UNSEEN = -1
 _NEVER = np.iinfo(np.int64).max
-
-
-def ragged(offsets: Ints, lengths: Ints) -> Ints:
-    """Indices of all elements of the runs at `offsets` of these `lengths`, one run after the other."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(offsets - (ends - lengths), lengths) + np.arange(total)
-
-
-@dataclass(frozen=True, slots=True)
-class Points:
-    """Points or increments of known streams; point i has `lengths[i]` consecutive `values`, at least one."""
-
-    stream: Ints
-    start: Ints
-    time: Ints
-    temporality: NDArray[np.int8]
-    shape: Ints
-    """Which bounds: an index that is equal for equal bounds."""
-    lengths: Ints
-    values: Ints
-
-    def __len__(self) -> int:
-        return len(self.stream)
-
-    def take(self, which: Ints) -> Points:
-        """The points at these positions, in this order."""
-        offsets = np.cumsum(self.lengths) - self.lengths
-        lengths = self.lengths[which]
-        return Points(
-            self.stream[which], self.start[which], self.time[which], self.temporality[which],
-            self.shape[which], lengths, self.values[ragged(offsets[which], lengths)],
-        )  # fmt: skip
-
-    def sums(self) -> Ints:
-        """Sum of the values of each point."""
-        return (
-            np.add.reduceat(self.values, np.cumsum(self.lengths) - self.lengths)
-            if len(self)
-            else self.lengths
-        )
-
-
-def concatenate(parts: Sequence[Points]) -> Points:
-    """All points of `parts`, in order."""
-    columns = zip(
-        *((p.stream, p.start, p.time, p.temporality, p.shape, p.lengths, p.values) for p in parts),
-        strict=True,
-    )
-    return Points(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +58,10 @@ class Applied:
     """Streams that two writers seem to share."""
     relaid: tuple[int, ...]
     """Streams whose bounds changed, without a new start, so that the old counts do not fit on the new ones."""
+
+
+_Part = tuple[Points, Points, Ints, Ints]
+"""Increments, uncounted first points, streams with two writers, and with bounds that do not follow."""
 
 
 class Streams:
@@ -140,6 +97,7 @@ class Streams:
         self._used = 0
         self._pending: list[tuple[int, Points]] = []
         """Each with the earliest time in it."""
+        self._pending_values = 0
         self._watermark = watermark
 
     def __len__(self) -> int:
@@ -153,7 +111,7 @@ class Streams:
     @property
     def pending_values(self) -> int:
         """Numbers of the points that wait."""
-        return sum(len(points.values) for _, points in self._pending)
+        return self._pending_values
 
     def shapes(self) -> set[int]:
         """Shapes of the streams and of the points that wait."""
@@ -202,20 +160,15 @@ class Streams:
         self._resource_seen = np.concatenate([self._resource_seen, np.full(more, _NEVER, np.int64)])
 
     def state(self) -> dict[str, object]:
-        """For `restore`; what many series have in common is said once."""
-        alive, kinds = self._alive(), dict[tuple[object, ...], int]()
-        kind = [
-            kinds.setdefault((one.scope, one.metric, one.attributes, one.kind), len(kinds))
-            for one in self._series.values()
-        ]
+        """For `restore`."""
+        alive = self._alive()
         return {
             "streams": alive,
             "resources": list(self._resources),
             "resource_seen": self._resource_seen[: len(self._resources)],
-            "kinds": list(kinds),
-            "kind": np.array(kind, np.int64),
-            "columns": {name: getattr(self, name)[alive] for name in _SAVED},
-            "values": self._arena[ragged(self._offset[alive], self._length[alive])],
+            "series": partial(_kinds, list(self._series.values())),
+            "columns": {name: getattr(self, name)[alive] for name in _COLUMNS},
+            "values": self._arena[: self._used],
             "free": self._free,
             "pending": [points for _, points in self._pending],
             "watermark": self._watermark,
@@ -224,24 +177,24 @@ class Streams:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Be as when `state` was taken."""
-        alive, columns = state["streams"], state["columns"]
+        alive, columns, series = state["streams"], state["columns"], state["series"]
         self._grow(max(len(alive) + len(state["free"]), len(state["resources"])))
-        for name in _SAVED:
+        for name in _COLUMNS:
             getattr(self, name)[alive] = columns[name]
         self._resources = {resource: i for i, resource in enumerate(state["resources"])}
         self._resource_seen[: len(self._resources)] = state["resource_seen"]
         self._series = {
-            stream: Series(state["resources"][resource], *state["kinds"][kind])
+            stream: Series(state["resources"][resource], *series["kinds"][kind])
             for stream, resource, kind in zip(
-                alive.tolist(), columns["_resource"].tolist(), state["kind"].tolist(), strict=True
+                alive.tolist(), columns["_resource"].tolist(), series["kind"].tolist(), strict=True
             )
         }
         self._index = {series: stream for stream, series in self._series.items()}
         self._arena, self._used = state["values"], len(state["values"])
-        self._offset[alive] = np.cumsum(columns["_length"]) - columns["_length"]
         self._free, self._started = state["free"], state["started"]
         self._pending = [(int(points.time.min()), points) for points in state["pending"]]
-        self._watermark = max(self._watermark, state["watermark"])
+        self._pending_values = sum(len(points.values) for points in state["pending"])
+        self._watermark = state["watermark"]
 
     def late(self, stream: Ints, start: Ints, time: Ints) -> tuple[Mask, Mask]:
         """Which points come too late, and which of these only repeat the last point of their stream."""
@@ -251,9 +204,11 @@ class Streams:
 
     def crowded(self, stream: Ints) -> Mask:
         """Which points of a request are more of one stream than may wait."""
+        if len(stream) and self._waiting[stream].max() + len(stream) <= MAX_WAITING:
+            return np.zeros(len(stream), bool)
         order = np.argsort(stream, kind="stable")
         before = np.empty_like(stream)
-        before[order] = _ranks(stream[order])
+        before[order] = ranks(stream[order])
         return self._waiting[stream] + before >= MAX_WAITING
 
     def push(self, points: Points, now: int) -> None:
@@ -262,9 +217,10 @@ class Streams:
             self._touched[points.stream] = now
             np.add.at(self._waiting, points.stream, 1)
             self._pending.append((int(points.time.min()), points))
+            self._pending_values += len(points.values)
 
-    def apply(self, watermark: int) -> Applied | None:
-        """Apply all points up to `watermark`, in the order of time; None when there are none."""
+    def apply(self, watermark: int) -> Iterator[Applied]:
+        """Apply all points up to `watermark`, in the order of time, some streams at a time; to be taken to its end."""
         self._watermark = max(self._watermark, watermark)
         due: list[Points] = []
         waiting: list[tuple[int, Points]] = []
@@ -273,27 +229,67 @@ class Streams:
                 waiting.append((earliest, points))
                 continue
             now = points.time <= self._watermark
-            due.append(points.take(np.flatnonzero(now)))
+            due.append(points.where(now))
             if not now.all():
-                later = points.take(np.flatnonzero(~now))
+                later = points.where(~now)
                 waiting.append((int(later.time.min()), later))
         self._pending = waiting
-        return self._apply(_ordered(concatenate(due))) if due else None
+        if due:
+            points = concatenate(due)
+            self._pending_values -= len(points.values)
+            np.subtract.at(self._waiting, points.stream, 1)
+            self._note_resources(points)
+            yield from map(self._apply, blocks(points, ordered(points), _BLOCK))
 
     def _apply(self, points: Points) -> Applied:
-        np.subtract.at(self._waiting, points.stream, 1)
-        self._note_resources(points)
         counts: Counter[str] = Counter()
-        rounds = [self._round(points.take(which), counts) for which in _rounds(points.stream)]
-        increments, initial, overlapping, relaid = zip(*rounds, strict=True)
+        increments, initial, overlapping, relaid = zip(*self._block(points, counts), strict=True)
         return Applied(
             concatenate(increments), concatenate(initial), counts, _distinct(overlapping), _distinct(relaid)
         )
 
+    def _block(self, points: Points, counts: Counter[str]) -> Iterator[_Part]:
+        """All points of some streams, ordered: those of streams that go on as usual at once, the others in rounds."""
+        steady = self._steady(points)
+        for length in np.unique(points.lengths[steady]).tolist():
+            which = steady & (points.lengths == length)
+            added, fell = self._risen(points.where(which))
+            steady[np.flatnonzero(which)[fell]] = False
+            if len(added):
+                yield added, points.take(_NONE), _NONE, _NONE
+        others = points.where(~steady)
+        for which in rounds(others.stream):
+            yield self._round(others.take(which), counts)
+
+    def _steady(self, points: Points) -> Mask:
+        """Points of cumulative streams that all go on from the last one: the same start and bounds, a later time."""
+        s, first = points.stream, _first(points.stream)
+        last = np.where(first, self._time[s], np.roll(points.time, 1))
+        goes_on = (points.temporality == CUMULATIVE) & (self._temporality[s] == CUMULATIVE)
+        goes_on &= (last != _UNSEEN) & (points.time > last)
+        goes_on &= (points.start == self._start[s]) & (points.shape == self._shape[s])
+        return _of_whole_streams(goes_on, first)
+
+    def _risen(self, points: Points) -> tuple[Points, Mask]:
+        """What points add that go on from the last ones of their streams, which all have as many values; and which
+        of them are of streams of which a value fell: of these nothing was added."""
+        first, length = _first(points.stream), points.lengths[0]
+        values = points.values.reshape(-1, length)
+        added = np.empty_like(values)
+        np.subtract(values[1:], values[:-1], out=added[1:])
+        begins = self._offset[points.stream[first]]
+        added[first] = values[first] - self._arena[begins[:, None] + np.arange(length)]
+        rose = _of_whole_streams(added.min(axis=1) >= 0, first)
+        last = np.roll(first, -1) & rose
+        s = points.stream[last]
+        self._time[s] = points.time[last]
+        self._arena[self._offset[s][:, None] + np.arange(length)] = values[last]
+        return replace(points, values=added.ravel()).where(rose), ~rose
+
     def _note_resources(self, points: Points) -> None:
         np.minimum.at(self._resource_seen, self._resource[points.stream], points.time)
 
-    def _round(self, points: Points, counts: Counter[str]) -> tuple[Points, Points, Ints, Ints]:
+    def _round(self, points: Points, counts: Counter[str]) -> _Part:
         """One point of each of many streams: increments, uncounted first points, streams with two writers, and
         with bounds that do not follow from their last."""
         s = points.stream
@@ -414,23 +410,28 @@ class Streams:
             self._resource[stream] = resource
 
 
+def _first(stream: Ints) -> Mask:
+    """Which points are the first of their streams; `stream` is sorted."""
+    first: Mask = np.diff(stream, prepend=-1) != 0
+    return first
+
+
+def _of_whole_streams(holds: Mask, first: Mask) -> Mask:
+    """Where it holds for all points of the stream; `first` as from `_first`."""
+    if holds.all():
+        return holds
+    begins = np.flatnonzero(first)
+    everywhere = np.logical_and.reduceat(holds, begins)
+    spread: Mask = np.repeat(everywhere, np.diff(begins, append=len(first)))
+    return spread
+
+
+def _kinds(series: Sequence[Series]) -> dict[str, object]:
+    """What identifies series beside their resource; what many have in common is said once."""
+    known = dict[tuple[object, ...], int]()
+    kind = [known.setdefault((one.scope, one.metric, one.attributes, one.kind), len(known)) for one in series]
+    return {"kinds": list(known), "kind": np.array(kind, np.int64)}
+
+
 def _distinct(streams: Iterable[Ints]) -> tuple[int, ...]:
     return tuple(np.unique(np.concatenate(list(streams))).tolist())
-
-
-def _ordered(points: Points) -> Points:
-    """Sorted by stream, time and start; ties go by the sum of values: order of arrival never matters."""
-    return points.take(np.lexsort((points.sums(), points.start, points.time, points.stream)))
-
-
-def _rounds(stream: Ints) -> list[Ints]:
-    """Positions of the first points of all streams, then of the second ones, …; `stream` is sorted."""
-    rank = _ranks(stream)
-    order = np.argsort(rank, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(rank))[:-1])
-
-
-def _ranks(stream: Ints) -> Ints:
-    """How many points of the same stream stand before each; `stream` is sorted."""
-    first = np.flatnonzero(np.diff(stream, prepend=-1))
-    return np.arange(len(stream)) - np.repeat(first, np.diff(first, append=len(stream)))

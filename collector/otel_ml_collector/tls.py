@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,13 @@ class RenewedContext:
     trusted until the server is started anew.
     """
 
-    def __init__(self, tls: ServerTls) -> None:
+    def __init__(self, tls: ServerTls, failed: Callable[[], None] = lambda: None) -> None:
+        """`failed` is called after a handshake that failed."""
         self._tls = tls
         self._changes = Changes(tls.files())
         self._changes.seen()
         self.context = tls.context()
+        self.context.sslobject_class = _watched(failed)
 
     def renew(self) -> None:
         """Use the files as they are now; files that cannot be used change nothing, and it is said."""
@@ -102,6 +105,22 @@ class RenewedContext:
         if self._tls.client_ca_file is not None:
             load_authorities(self.context, self._tls.client_ca_file)
         _LOG.info("certificate %s was read again", self._tls.cert_file)
+
+
+def _watched(failed: Callable[[], None]) -> type[ssl.SSLObject]:
+    """The server's side of a connection, which tells when its handshake failed: asyncio does not."""
+
+    class Watched(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError:
+                failed()
+                raise
+
+    return Watched
 
 
 class _ClientContext(ssl.SSLContext):

@@ -184,7 +184,9 @@ class Panes:
         return len(self._fine) + len(self._coarse)
 
     def state(self) -> dict[str, object]:
-        """For `restore`."""
+        """For `restore`. Vectors in it stay as they are: `_reserve` copies what is added to from now on."""
+        for vector in (*self._fine.values(), *self._coarse.values(), *self._usual.values()):
+            vector.flags.writeable = False
         return {
             "widths": (self._fine_ns, self._coarse_ns),
             "fine": self._fine,
@@ -203,13 +205,25 @@ class Panes:
         self._fine, self._coarse, self._usual = state["fine"], state["coarse"], state["usual"]
         self._coarse_until = state["coarse_until"]
 
-    def add(self, times: NDArray[np.int64], cells: NDArray[np.int64], counts: Counts) -> None:
-        """Credit `counts` to `cells` in the panes of `times`; equal shapes, cells may repeat."""
+    def add(
+        self,
+        times: NDArray[np.int64],
+        cells: NDArray[np.int64],
+        counts: Counts,
+        lengths: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Credit `counts` to `cells`, which may repeat, in the panes of `times`.
+
+        There is a time for each count, or with `lengths` for each of as many runs of counts.
+        """
         which = (times - 1) // self._fine_ns
         # Nearly always it is one, and to see that is much cheaper than to sort.
-        one = bool(len(which)) and bool((which == which[0]).all())
-        for pane in [int(which[0])] if one else np.unique(which).tolist():
-            here = which == pane
+        if len(which) and (which == which[0]).all():
+            self._add(int(which[0]), cells, counts)
+            return
+        each = which if lengths is None else np.repeat(which, lengths)
+        for pane in np.unique(which).tolist():
+            here = each == pane
             self._add(pane, cells[here], counts[here])
 
     def _add(self, pane: int, cells: Cells, counts: Counts) -> None:
@@ -324,6 +338,8 @@ def _reserve(panes: dict[int, Counts], index: int, size: int) -> Counts:
         vector = panes[index] = grown
     elif vector.dtype != np.int64:
         vector = panes[index] = vector.astype(np.int64)
+    elif not vector.flags.writeable:
+        vector = panes[index] = vector.copy()
     return vector
 
 

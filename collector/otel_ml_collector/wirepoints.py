@@ -1,13 +1,8 @@
-"""One data point from its wire bytes: straight from the usual layout, through protobuf from any other.
-
-Senders write fields in the order of their numbers, so nearly every point has one of two layouts that a
-`struct` reads in one step. Everything else (fields missing, reordered or unpacked, exemplars, flags) is
-parsed by protobuf, which says the same about the usual layout, only slower.
-"""
+"""One data point from its wire bytes, whatever their order, by protobuf."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -29,11 +24,9 @@ Kind = Literal["sum", "histogram", "exponential_histogram"]
 MAX_COUNT = 2**53
 """Counts above it are not exact in a float64, and no model has seen as many rows."""
 
+ATTRIBUTE: Mapping[Kind, int] = {"sum": 0x3A, "histogram": 0x4A, "exponential_histogram": 0x0A}
+"""The tag of an attribute in a point."""
 _NO_RECORDED_VALUE = 1
-_START, _TIME, _COUNT, _SUM, _INT = 0x11, 0x19, 0x21, 0x29, 0x31
-_BUCKETS, _BOUNDS, _MIN, _MAX = 0x32, 0x3A, 0x59, 0x61
-_HISTOGRAM_ATTRIBUTE, _SUM_ATTRIBUTE = 0x4A, 0x3A
-_HEAD = Struct("<BqBqBq")
 _INT64, _DOUBLE = Struct("<q"), Struct("<d")
 _DataPoint = HistogramDataPoint | ExponentialHistogramDataPoint | NumberDataPoint
 _POINT_TYPES: dict[Kind, type[_DataPoint]] = {
@@ -70,22 +63,19 @@ class Unusable(Exception):
         self.faulty = faulty
 
 
-def histogram_point(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint:
-    """The HistogramDataPoint in `buffer[start:end]`; raises Unusable and DecodeError.
+def parsed_point(kind: Kind, data: bytes, max_buckets: int) -> WirePoint:
+    """The data point in `data`; that of an exponential histogram on a scale that needs no more than `max_buckets`.
 
-    `known` holds attribute bytes that were seen to be valid before.
+    Raises Unusable and DecodeError.
     """
-    return _usual_histogram(buffer, start, end, known) or _parsed_histogram(buffer[start:end])
+    if kind == "sum":
+        return _sum(data)
+    if kind == "histogram":
+        return _histogram(data)
+    return _exponential(data, max_buckets)
 
 
-def sum_point(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint:
-    """The NumberDataPoint of a sum in `buffer[start:end]`; as `histogram_point`."""
-    return _usual_sum(buffer, start, end, known) or _parsed_sum(buffer[start:end])
-
-
-def exponential_point(data: bytes, max_buckets: int) -> WirePoint:
-    """The ExponentialHistogramDataPoint in `data`, on a scale that needs no more than `max_buckets`; raises
-    Unusable and DecodeError."""
+def _exponential(data: bytes, max_buckets: int) -> WirePoint:
     try:
         point = ExponentialHistogramDataPoint.FromString(data)
     except ProtobufDecodeError as error:
@@ -113,53 +103,7 @@ def _side(buckets: ExponentialHistogramDataPoint.Buckets) -> Side:
     return filled(buckets.offset, buckets.bucket_counts)
 
 
-def _usual_histogram(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint | None:
-    """start, time, count, [sum], bucket counts, [bounds], attributes, [min, max]; None if it is not so."""
-    position = start + _HEAD.size
-    if position + 2 > end:
-        return None
-    tag_1, begun, tag_2, time, tag_3, count = _HEAD.unpack_from(buffer, start)
-    if tag_1 != _START or tag_2 != _TIME or tag_3 != _COUNT:
-        return None
-    if buffer[position] == _SUM:
-        position += 9
-    buckets, position = _packed(buffer, position, end, _BUCKETS)
-    bounds, position = _packed(buffer, position, end, _BOUNDS)
-    attributes_end = end
-    if end - position >= 18 and buffer[end - 18] == _MIN and buffer[end - 9] == _MAX:
-        attributes_end = end - 18
-    attributes = buffer[position:attributes_end]
-    if not buckets or not (attributes in known or _repeats(attributes, _HISTOGRAM_ATTRIBUTE)):
-        return None
-    return WirePoint(begun, time, count, buckets, bounds, attributes)
-
-
-def _usual_sum(buffer: bytes, start: int, end: int, known: Container[bytes]) -> WirePoint | None:
-    """start, time, as_int, attributes; None if it is not so."""
-    position = start + _HEAD.size
-    if position > end:
-        return None
-    tag_1, begun, tag_2, time, tag_3, value = _HEAD.unpack_from(buffer, start)
-    attributes = buffer[position:end]
-    if tag_1 != _START or tag_2 != _TIME or tag_3 != _INT:
-        return None
-    if not (attributes in known or _repeats(attributes, _SUM_ATTRIBUTE)):
-        return None
-    return WirePoint(begun, time, value, buffer[position - 8 : position], b"", attributes)
-
-
-def _packed(buffer: bytes, position: int, end: int, tag: int) -> tuple[bytes, int]:
-    """Bytes of the packed 8-byte numbers at `position` and the position after them; empty when not there."""
-    if position >= end or buffer[position] != tag:
-        return b"", position
-    size, first = varint(buffer, position + 1, end)
-    last = first + size
-    if last > end or size & 7:
-        raise DecodeError(f"protobuf packed field at byte {position} has {size} bytes")
-    return buffer[first:last], last
-
-
-def _repeats(data: bytes, tag: int) -> bool:
+def repeats(data: bytes, tag: int) -> bool:
     """Whether the bytes are nothing but length-delimited fields with this one-byte tag."""
     position, end = 0, len(data)
     while position < end and data[position] == tag:
@@ -168,7 +112,7 @@ def _repeats(data: bytes, tag: int) -> bool:
     return position == end
 
 
-def _parsed_histogram(data: bytes) -> WirePoint:
+def _histogram(data: bytes) -> WirePoint:
     try:
         point = HistogramDataPoint.FromString(data)
     except ProtobufDecodeError as error:
@@ -183,7 +127,7 @@ def _parsed_histogram(data: bytes) -> WirePoint:
     return WirePoint(begun, time, point.count, counts, bounds, _attribute_bytes(point))
 
 
-def _parsed_sum(data: bytes) -> WirePoint:
+def _sum(data: bytes) -> WirePoint:
     try:
         point = NumberDataPoint.FromString(data)
     except ProtobufDecodeError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from otel_ml.errors import ConfigurationError
+from otel_ml_collector import build
 from otel_ml_collector.config import DEFAULT, Config, Route, load, parse
 from otel_ml_collector.fields import Address
 from otel_ml_collector.printing import effective
@@ -70,7 +71,7 @@ def test_the_configurations_in_the_readme_are_valid():
     """What the collector's README shows can be copied."""
     blocks = re.findall(r"```yaml\n(.*?)```", (EXAMPLE.parent / "README.md").read_text(), re.DOTALL)
     whole = [read(block) for block in blocks if "ml_drift" in block]
-    assert [len(config.routes) for config in whole] == [0, 3]
+    assert [len(config.routes) for config in whole] == [0, 3, 0]
 
 
 def test_a_protocol_without_a_body_is_on_and_one_that_is_not_named_is_off():
@@ -142,7 +143,10 @@ service:
         ("{baseline: {sources: [file], path: /does/not/exist}}", "baseline.path", "does not exist"),
         ("{baseline: {path: .}}", "baseline.sources", "[wire, file]"),
         ("{fast: {psi: .inf}}", "fast.psi", "finite"),
-        ("[]", "", "got []"),
+        ("{wal: true}", "wal", "goes with storage only"),
+        ("{checkpoint_interval: 10s}", "checkpoint_interval", "goes with storage only"),
+        ("{storage: disk}", "storage", "is not among service.extensions"),
+        ("[]", "", "got a list"),
     ],
 )  # fmt: skip
 def test_keys_that_contradict_each_other_are_refused(body, path, words):
@@ -227,11 +231,21 @@ def test_the_value_of_a_header_is_not_shown():
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_url_with_a_password_is_refused_without_it():
+@pytest.mark.parametrize(
+    ("exporter", "said"),
+    [
+        ("otlphttp: {endpoint: 'http://anna:s3cret@b:1'}", "use basicauth, or headers"),
+        ("otlphttp: {endpoint: 'http://anna:pa/s3cret@b:1'}", "must be an http:// or https:// URL"),
+        ("otlphttp: {endpoint: 'http://anna:p@s3cret@b:1'}", "use basicauth, or headers"),
+        ("otlp: {endpoint: 'https://anna:s3cret@b:1'}", "must be host:port"),
+        ("otlp: {endpoint: 's3cret@b:1'}", "must be host:port"),
+    ],
+)
+def test_a_url_with_a_password_is_refused_without_it(exporter, said):
     """It would be shown wherever the endpoint is."""
     with pytest.raises(ConfigurationError) as caught:
-        read(with_exporter("otlphttp: {endpoint: 'http://anna:s3cret@b:1'}"))
-    assert "use basicauth, or headers" in str(caught.value)
+        read(with_exporter(exporter))
+    assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
@@ -479,6 +493,11 @@ def test_authenticators_that_do_not_suit_are_refused(receiver, exporter, path, w
         ("basicauth: {htpasswd: {inline: 'anna:$2y$05$s3cret'}}", "htpasswd -s"),
         ("basicauth: {client_auth: {username: anna, passwrod: s3cret}}", "did you mean password?"),
         ("basicauth: {client_auth: {username: anna, password: {a: s3cret}}}", "must be text"),
+        ("basicauth: {client_auth: 'anna:s3cret'}", "must be a mapping, got one value"),
+        ("basicauth: {htpasswd: [anna, s3cret]}", "must be a mapping, got a list"),
+        ("bearertokenauth: s3cret", "must be a mapping, got one value"),
+        ("bearertokenauth: {token: 'a${s3cret}'}", "${…} is not a reference"),
+        ("bearertokenauth: {token: *s3cret}", "needs quotes"),
     ],
 )
 def test_authenticators_that_cannot_work_are_refused_without_their_secrets(body, words):
@@ -530,3 +549,21 @@ def test_what_is_printed_leaves_off_what_is_off_and_keeps_schemes():
 
     assert again.receivers["otlp"].protocols.http is None
     assert (again.exporters["otlp"].secure(), effective(again)) == (True, printed)
+
+
+@pytest.mark.parametrize("path", ["ready", "", "/livez", "/{name}", "/a b"])
+def test_readiness_has_a_path_of_its_own(path: str) -> None:
+    """Not that of liveness, and nothing that a server would read as a pattern."""
+    extensions = f"extensions: {{health_check: {{path: '{path}'}}}}\n"
+    text = extensions + MINIMAL.replace("service: {", "service: {extensions: [health_check], ")
+    assert "must be a path like /ready" in problems(text)["extensions.health_check.path"]
+
+
+def test_the_servers_keepalive_is_read_whole() -> None:
+    """Times of both sections reach the receiver, with the names that they have there."""
+    keepalive = "{server_parameters: {max_connection_idle: 15m}, enforcement_policy: {min_time: 1m}}"
+    config = read(MINIMAL.replace("{grpc: }", f"{{grpc: {{keepalive: {keepalive}}}}}"))
+    grpc = config.receivers["otlp"].protocols.grpc
+    assert grpc is not None
+    found = build.keepalive(grpc.keepalive)
+    assert (found.max_connection_idle, found.min_time, found.timeout) == (900.0, 60.0, 20.0)

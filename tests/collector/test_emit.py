@@ -10,6 +10,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from pointbatches import EVEN, SHORT, T0, Service, engine, reference, send, serve
 from prometheus_client.parser import text_string_to_metric_families
 
 from otel_ml import semconv
@@ -287,6 +288,18 @@ def test_the_console_shows_a_line_a_model_and_the_targets_that_are_not_ok():
 def test_the_verbosity_says_how_many_lines_there_are(verbosity, count):
     """Models only; with the targets that are not ok; with all of them."""
     assert len(console.lines([EVALUATION], verbosity)) == count
+
+
+def test_a_target_that_is_about_to_move_is_shown():
+    """Between two steps the status is held; what is coming shows with the time at which it may move."""
+    spec = replace(SHORT, length=10, step=10, refresh=1)
+    into, service = engine(spec), Service(T0)
+    send(into, reference(EVEN, T0), now=T0)
+    seen = serve(into, service, T0, T0 + 5 * S, (50, 50, 100, 100, 100, 300))
+    assert [one.final for one in seen] == [False] * len(seen)
+    _, row, *_ = console.lines([seen[-1]], "normal")
+    assert " ".join(row.split()).startswith("ok feature age psi")
+    assert row.endswith("(moves at the next step)")
 
 
 def test_a_target_without_a_verdict_is_waiting():

@@ -3,66 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import pytest
+from queues import LATER, NEVER, TAKEN, Backend, item, until
 
 from otel_ml_collector import queue as queue_module
-from otel_ml_collector.exporter import retry_after
-from otel_ml_collector.queue import Item, Outcome, Retry, SendingQueue
-
-TAKEN = Outcome(ok=True)
-LATER = Outcome(ok=False, retry=True, message="UNAVAILABLE: down")
-NEVER = Outcome(ok=False, message="INVALID_ARGUMENT: no")
-
-
-@dataclass
-class Backend:
-    """Answers one outcome after another, the last one again and again; time passes only in pauses."""
-
-    outcomes: Sequence[Outcome | Exception] = (TAKEN,)
-    received: list[bytes] = field(default_factory=list)
-    pauses: list[float] = field(default_factory=list)
-    now: float = 0.0
-
-    async def send(self, data: bytes) -> Outcome:
-        outcome = self.outcomes[min(len(self.received), len(self.outcomes) - 1)]
-        self.received.append(data)
-        await asyncio.sleep(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    async def pause(self, seconds: float, wake: asyncio.Event) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-    def queue(self, *, size: int = 10, retry: Retry | None = None, spread: float = 0.5) -> SendingQueue:
-        return SendingQueue(
-            "otlp",
-            self.send,
-            size=size,
-            retry=retry,
-            clock=lambda: self.now,
-            spread=lambda: spread,
-            pause=self.pause,
-        )
-
-
-def item(data: bytes = b"x", points: int = 5) -> Item:
-    return Item(data, points)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the queue work until it got there."""
-    for _ in range(10_000):
-        if true():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("the queue never got there")
+from otel_ml_collector.http_client import retry_after
+from otel_ml_collector.queue import Outcome, Retry, SendingQueue, Sizer
 
 
 async def test_requests_are_sent_in_order_and_counted_in_points():
@@ -227,3 +175,32 @@ async def test_what_waits_is_bounded_in_bytes_too(monkeypatch):
     assert queue.offer(item(b"12345"))
     await queue.stop(10)
     assert backend.received == [b"123", b"45", b"12345"]
+
+
+@pytest.mark.parametrize(
+    ("sizer", "taken", "used"),
+    [
+        ("requests", [True, True, False], 2),
+        ("items", [True, False, True], 2),
+        ("bytes", [True, False, False], 2),
+    ],
+)
+def test_the_sizer_says_what_room_is_counted_in(sizer: Sizer, taken: list[bool], used: int):
+    """Requests, what is in them, or their bytes, as in the OpenTelemetry Collector."""
+    queue = Backend().queue(size=2, sizer=sizer)
+    offered = [item(b"12", points=1), item(b"3", points=2), item(b"4", points=1)]
+    assert [queue.offer(one) for one in offered] == taken
+    assert (queue.used, queue.capacity) == (used, 2)
+
+
+def test_a_request_that_is_larger_than_the_queue_is_taken_when_nothing_waits():
+    """Else its sender would come back with it for ever."""
+    queue = Backend().queue(size=2, sizer="bytes")
+    assert [queue.offer(item(b"123")), queue.offer(item(b"4"))] == [True, False]
+
+
+def test_the_pauses_grow_and_spread_as_configured():
+    """`multiplier` and `randomization_factor`, as in the OpenTelemetry Collector."""
+    retry = Retry(initial=1, maximum=100, multiplier=3, randomization=0.25)
+    assert [retry.delay(attempt, 0.5) for attempt in (1, 2, 3)] == [1, 3, 9]
+    assert [retry.delay(1, spread) for spread in (0, 1)] == [0.75, 1.25]

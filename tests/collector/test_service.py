@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from pointbatches import EVEN, T0, S, Service, batch
 
 from otel_ml.baseline import Baseline
-from otel_ml_collector import config, service
+from otel_ml.errors import ConfigurationError
+from otel_ml_collector import config, limiter, service
 from otel_ml_collector.emit import BATCH
 from otel_ml_collector.exporter import OtlpExporter
 from otel_ml_collector.limiter import Overloaded
@@ -45,7 +48,7 @@ def with_models(count: int) -> tuple[service.Service, Clock]:
     for model in range(count):
         pod = Service(START, identity={"model": f"m{model}"})
         pod.rows(EVEN)
-        running._consume(batch(pod.report(START + S)))
+        running._consume(batch(pod.report(START + S)), b"")
     clock.now = START + 3 * S
     return running, clock
 
@@ -74,7 +77,7 @@ async def test_what_goes_out_is_split_into_requests_that_backends_take() -> None
     await running.start()
     await running.tick()
     (exporter,) = running._parts.of(OtlpExporter).values()
-    sizes = [item.points for item in exporter.queue._items]
+    sizes = [item.points for item in exporter.queue._line._items]
     assert len(sizes) > 1
     assert max(sizes) == BATCH
     assert sum(sizes) == len(running._gauges)
@@ -87,9 +90,9 @@ async def test_a_full_reorder_buffer_asks_senders_to_come_back(monkeypatch: pyte
     running = collector(Clock())
     pod = Service(START)
     pod.rows(EVEN)
-    assert running._consume(batch(pod.report(START + S))) == {}
+    assert running._consume(batch(pod.report(START + S)), b"") == {}
     with pytest.raises(Overloaded, match="later"):
-        running._consume(batch(pod.report(START + 2 * S)))
+        running._consume(batch(pod.report(START + 2 * S)), b"")
 
 
 async def test_a_baseline_file_that_changes_is_used_without_a_restart(tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ async def test_a_baseline_file_that_changes_is_used_without_a_restart(tmp_path: 
         baseline.save(path)
         pod.rows(EVEN)
         clock.now = START + 3 * k * S
-        running._consume(batch(pod.report(clock.now - S // 2)))
+        running._consume(batch(pod.report(clock.now - S // 2)), b"")
         clock.now += 2 * S
         await running.tick()
         (evaluation,) = running._engine.current(clock.now)
@@ -121,3 +124,65 @@ async def test_a_stop_does_not_wait_for_more_models_than_it_has_time_for() -> No
     await running.stop(0)
     assert len(running._engine.current(clock.now)) == 1
     assert {sample.attributes["ml.model.name"] for sample in running._gauges} == {"m0"}
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("server_parameters", key) for key in
+     ("max_connection_idle", "max_connection_age", "max_connection_age_grace", "time", "timeout")]
+    + [("enforcement_policy", "min_time")],
+)  # fmt: skip
+async def test_times_that_grpc_cannot_say_are_for_ever(section: str, key: str) -> None:
+    """Its numbers end after 24 days: of the server, of a handshake and of the client."""
+    grpc = f'grpc: {{endpoint: "127.0.0.1:0", keepalive: {{{section}: {{{key}: 5000h}}}}}}'
+    text = CONFIG.replace("protocols: {", f"protocols: {{{grpc}, ").replace(
+        '0.1:0"}}}}', '0.1:0", idle_timeout: 5000h}}}}'
+    )
+    exporter = 'otlp: {endpoint: "127.0.0.1:1", keepalive: {time: 5000h, timeout: 5000h}}, otlphttp: {'
+    text = text.replace("otlphttp: {", exporter).replace("[otlphttp]", "[otlp, otlphttp]")
+    running = service.Service(config.parse(text, source="test", environ={}))
+
+    assert (await running.start()).grpc
+    await running.stop(0.1)
+
+
+async def test_a_reload_that_stops_at_a_part_which_cannot_be_made_leaves_all_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing was stopped for it, so nothing is down; and what runs is what is stopped in the end."""
+    text = CONFIG.replace("processors: {", "processors: {memory_limiter: {limit_mib: 100}, ")
+    limited = text.replace("[ml_drift]", "[memory_limiter, ml_drift]")
+    running = collector(Clock())
+    ports = await running.start()
+    monkeypatch.setattr(limiter, "_STATM", tmp_path / "nothing")
+
+    with pytest.raises(ConfigurationError, match="memory_limiter needs"):
+        await running.reload(config.parse(limited, source="test", environ={}))
+
+    assert running._parts.complete
+    assert running.ports() == ports
+    await running.stop(0.5)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", ports.http)
+
+
+async def test_each_model_that_is_evaluated_is_a_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To the service manager as well: many of them must not look like a service that hangs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        running, _ = with_models(5)
+        await running.tick()
+
+        told = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.append(manager.recv(100))
+    assert len(told) >= 5
+    assert set(told) == {b"WATCHDOG=1"}

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pointbatches import S, series
 
 from otel_ml import semconv
 from otel_ml_collector.layouts import Exponential, Shapes
 from otel_ml_collector.points import CUMULATIVE, DELTA
-from otel_ml_collector.streams import Points, Streams, ragged
+from otel_ml_collector.ragged import Points, concatenate, ragged
+from otel_ml_collector.streams import Streams
 
 STARTED = 1000 * S
 MAX_AGE = 600 * S
@@ -65,13 +68,14 @@ def applied(*sent: Sent, until: float = 10_000) -> tuple[list[tuple[float, list[
 
 
 def collect(state: Streams, until: float) -> tuple[list[tuple[float, list[int]]], Counter[str]]:
-    result = state.apply(STARTED + round(until * S))
-    if result is None:
+    results = list(state.apply(STARTED + round(until * S)))
+    if not results:
         return [], Counter()
-    points = result.increments
+    points = concatenate([result.increments for result in results])
+    counts = sum((result.counts for result in results), Counter())
     split = np.split(points.values, np.cumsum(points.lengths)[:-1]) if len(points) else []
     found = [((t - STARTED) / S, v.tolist()) for t, v in zip(points.time.tolist(), split, strict=True)]
-    return sorted(found), result.counts
+    return sorted(found), counts
 
 
 def test_ragged_lists_the_elements_of_runs() -> None:
@@ -137,8 +141,7 @@ def test_bounds_that_cut_filled_buckets_without_a_new_start_are_a_reset(changed:
     assert counts == {"reset": 1}
     state = streams()
     push(state, Sent(1, 10, [1, 1]), changed)
-    result = state.apply(STARTED + 30 * S)
-    assert result is not None
+    (result,) = state.apply(STARTED + 30 * S)
     assert result.relaid == (0,)
 
 
@@ -273,8 +276,7 @@ def test_gaps_and_overlaps_of_delta_intervals_are_counted() -> None:
     """Both count what they hold; overlaps tell of two writers."""
     state = streams()
     push(state, Sent(0, 10, [1], DELTA), Sent(15, 20, [2], DELTA), Sent(18, 25, [4], DELTA))
-    result = state.apply(STARTED + 30 * S)
-    assert result is not None
+    (result,) = state.apply(STARTED + 30 * S)
     assert result.increments.values.tolist() == [1, 2, 4]
     assert result.counts == {"gap": 1, "overlap": 1}
     assert result.overlapping == (0,)
@@ -343,3 +345,45 @@ def test_a_silent_process_is_forgotten_before_a_silent_series() -> None:
     assert state.expire(STARTED + 90 * S, senders=True) == [0]
     push(state, Sent(1, 300, [6]))
     assert collect(state, 400) == ([(300, [1])], {})
+
+
+@st.composite
+def _life(draw: st.DrawFn) -> list[Sent]:
+    """A stream that mostly grows: now and then it falls, starts anew, has other bounds or becomes a delta."""
+    start, values, bounds, sent = 1.0, [0, 0, 0], (0.0, 1.0), []
+    for time in range(10, 90, 10):
+        event = draw(st.sampled_from(["grows"] * 8 + ["falls", "restarts", "relaid", "delta", "repeats"]))
+        values = [v + draw(st.integers(0, 5)) for v in values]
+        if event == "falls":
+            values = [max(0, v - 4) for v in values]
+        elif event == "restarts":
+            start, values = time - 5.0, [1, 0, 2]
+        elif event == "relaid":
+            bounds = (bounds[0] + 0.5, bounds[1] + 0.5)
+        kind = DELTA if event == "delta" else CUMULATIVE
+        sent.append(
+            Sent(
+                start,
+                time,
+                list(values),
+                temporality=kind,
+                bounds=bounds,
+                feature=draw(st.sampled_from("ab")),
+            )
+        )
+        if event == "repeats":
+            sent.append(sent[-1])
+    return sent
+
+
+@given(sent=_life(), cut=st.integers(10, 80))
+@settings(max_examples=200, deadline=None)
+def test_it_does_not_matter_how_often_points_are_applied(sent: list[Sent], cut: int) -> None:
+    """All at once they go in rounds; those of streams that are known and go on as usual are applied without."""
+    state = streams()
+    push(state, *sent)
+    first, before = collect(state, cut)
+    rest, after = collect(state, 1000)
+    expected, counts = applied(*sent, until=1000)
+    assert sorted(first + rest) == expected
+    assert before + after == +counts

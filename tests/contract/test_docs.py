@@ -182,7 +182,10 @@ def test_every_attribute_is_described() -> None:
     used = {
         attribute for value in vars(semconv).values() if isinstance(value, semconv.Metric)
         for attribute in value.attributes
-    } | {*semconv.SPAN_ATTRIBUTES, *semconv.EVENT_ATTRIBUTES, *semconv.FEEDBACK_ATTRIBUTES}  # fmt: skip
+    } | {
+        *semconv.SPAN_ATTRIBUTES, *semconv.EVENT_ATTRIBUTES, *semconv.FEEDBACK_ATTRIBUTES,
+        *semconv.STATE_CHANGE_ATTRIBUTES,
+    }  # fmt: skip
     assert {one for one in used if one.startswith("ml.")} - set(semconv.ATTRIBUTES) == set()
     assert set(semconv.ATTRIBUTES) - used == set()
 

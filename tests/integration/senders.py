@@ -38,7 +38,7 @@ class Batches:
         self.rejects: Mapping[str, int] = {}
         self.error: Exception | None = None
 
-    def __call__(self, batch: PointBatch) -> Mapping[str, int]:
+    def __call__(self, batch: PointBatch, body: bytes) -> Mapping[str, int]:
         if self.error is not None:
             raise self.error
         self.taken.append(batch)

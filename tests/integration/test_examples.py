@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from integration.collector import Collector
+from integration.collector import Collector, traffic
+from integration.hooks import SECRET
 from integration.sink import Sink
 
 from otel_ml import Baseline, semconv
@@ -29,6 +32,7 @@ RUN_HERE = {
     "gunicorn_service.py",
     "make_baseline.py",
     "per_segment.py",
+    "retrain_webhook.py",
     "shadow_deployment.py",
     "test_churn.py",
     "uncertainty_labelling.py",
@@ -300,6 +304,40 @@ def test_per_segment_adds_up() -> None:
     found = dict(re.findall(r"^(\S+) +(\d+) rows", run("per_segment.py"), re.M))
     assert found.keys() == {"eu", "us", "__other__"}
     assert sum(map(int, found.values())) == 10_000
+
+
+WEBHOOK = """
+receivers: {otlp: {protocols: {http: {endpoint: "127.0.0.1:0"}}}}
+processors: {ml_drift: {interval: 250ms, window: {length: 2s, step: 500ms, lateness: 100ms}}}
+exporters: {webhook: {endpoint: URL, secret: SECRET}}
+service: {pipelines: {metrics: {receivers: [otlp], processors: [ml_drift], exporters: [webhook]}}}
+"""
+
+
+def test_retrain_webhook_starts_a_training_when_a_model_drifts(tmp_path: Path) -> None:
+    """A real collector asks, the example verifies it and runs the command with the trigger; a stranger is refused."""
+    trained = tmp_path / "trigger.json"
+    script = f"import sys; open({str(trained)!r}, 'w').write(sys.stdin.read())"
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "retrain_webhook.py"), "0", sys.executable, "-c", script],
+        env={**os.environ, "WEBHOOK_SECRET": SECRET}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        assert httpx.post(url, content=b"{}").status_code == 401
+        with Collector(tmp_path, WEBHOOK.replace("URL", f"'{url}'").replace("SECRET", SECRET)) as collector:
+            deadline = time.monotonic() + 30
+            while not (trained.exists() and trained.read_text()) and time.monotonic() < deadline:
+                collector.send(traffic((200, 800, 3000, 6000)))
+                time.sleep(0.1)
+    finally:
+        process.terminate()
+        printed, _ = process.communicate(timeout=30)
+    assert printed.splitlines() == [
+        "401 not signed with our secret", "202 training churn 3: 1 of 1 targets drifted: age",
+    ]  # fmt: skip
+    assert json.loads(trained.read_text())["data"]["trigger"] == "drift"
 
 
 def test_tests_of_a_service_pass() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent import futures
@@ -132,6 +134,81 @@ async def test_requests_arrive_as_they_were_offered(tmp_path, protocol):
     assert exporter.queue.counts.sent == 3
 
 
+async def test_compression_can_be_turned_off_over_http():
+    """Then the body is the request."""
+    with http_backend(200) as (url, seen):
+        assert await HttpSender(http_settings(url, compression="none")).send(DATA) == Outcome(ok=True)
+    ((_, headers, data),) = seen
+    assert data == DATA
+    assert "Content-Encoding" not in headers
+
+
+@pytest.mark.parametrize(("compression", "packed"), [(None, True), ("gzip", True), ("none", False)])
+async def test_requests_are_compressed_over_grpc(compression, packed):
+    """By default, as the Collector's are: the text of a request is not on the wire."""
+    body = DATA * 100
+    more = {} if compression is None else {"compression": compression}
+    with grpc_backend() as (endpoint, _), tapped(endpoint) as (through, seen):
+        sender = GrpcSender(grpc_settings(through, **more))
+        assert await sender.send(body) == Outcome(ok=True)
+        await sender.close()
+    assert (b"ml.drift.psi" in b"".join(seen)) is not packed
+
+
+@contextmanager
+def tapped(endpoint: str) -> Iterator[tuple[str, list[bytes]]]:
+    """An endpoint that leads to another: its address, and what clients sent to it."""
+    host, _, port = endpoint.partition(":")
+    seen: list[bytes] = []
+
+    def pump(source: socket.socket, sink: socket.socket, tap: list[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            while part := source.recv(65536):
+                tap.append(part)
+                sink.sendall(part)
+            sink.shutdown(socket.SHUT_WR)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection((host, int(port))) as out,
+    ):
+
+        def serve() -> None:
+            with listener.accept()[0] as client:
+                back = threading.Thread(target=pump, args=(out, client, []))
+                back.start()
+                pump(client, out, seen)
+                back.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", seen
+        thread.join()
+
+
+@pytest.mark.parametrize(("waits", "code"), [(False, "UNAVAILABLE"), (True, "DEADLINE_EXCEEDED")])
+async def test_wait_for_ready_waits_for_a_connection(waits, code):
+    """Up to the timeout of the request; without it, a backend that is not there is noticed at once."""
+    outcome = await over_grpc(grpc_settings(NO_PORT, wait_for_ready=waits, timeout="300ms"))
+    assert (outcome.ok, outcome.retry) == (False, True)
+    assert outcome.message.startswith(code)
+
+
+async def test_a_connection_that_went_silent_is_noticed_by_keepalive():
+    """Where nothing comes back, not even the answer to a ping, a request fails before its timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        keepalive = {"time": "200ms", "timeout": "200ms"}
+        sender = GrpcSender(grpc_settings(endpoint, keepalive=keepalive, timeout="60s"))
+        sending = asyncio.create_task(sender.send(DATA))
+        client, _ = await asyncio.to_thread(silent.accept)
+        with client:
+            client.sendall(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS: the connection is up, and then nothing
+            outcome = await asyncio.wait_for(sending, 30)
+        await sender.close()
+    assert (outcome.retry, outcome.message.split(":")[0]) == (True, "UNAVAILABLE")
+
+
 async def test_headers_are_sent_over_grpc():
     """As metadata, whose names are lower case."""
     with grpc_backend() as (endpoint, seen):
@@ -146,7 +223,8 @@ async def test_headers_are_sent_over_http():
         outcome = await HttpSender(http_settings(url + "/otlp/", headers={"X-Team": "ml"})).send(DATA)
     assert outcome == Outcome(ok=True)
     ((path, headers, data),) = seen
-    assert (path, data) == ("/otlp/v1/metrics", DATA)
+    assert (path, gzip.decompress(data)) == ("/otlp/v1/metrics", DATA)
+    assert headers["Content-Encoding"] == "gzip"
     assert (headers["X-Team"], headers["Content-Type"]) == ("ml", "application/x-protobuf")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from integration.collector import Collector
 from integration.exchange import PROTOBUF, Answer, Reply, call, eventually, metrics, service, traces
 from integration.sink import Sink
@@ -166,6 +168,63 @@ def test_wrong_passwords_are_a_401(collector: Collector, certificates: Certifica
 
     assert answer.status == 401
     assert answer.headers["www-authenticate"] == 'Basic realm="otel-ml-collector"'
+
+
+def test_refused_credentials_are_counted_and_said_once_a_minute(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """By transport and by what is wrong; the log has the address, and never what was shown."""
+    credentials = grpc.ssl_channel_credentials(certificates.ca)
+    with service(tmp_path / "service", receiving(certificates)) as running:
+        for _ in range(3):
+            over_grpc(running, credentials, "Bearer guess1234")
+            over_http(running, certificates.context(), {"Authorization": "Basic guess1234"})
+        over_grpc(running, credentials, "")
+        name, lines = "otel_ml_receiver_refused_requests_total", Path(running.directory / "collector.stderr")
+
+        def refused() -> dict[str, str]:
+            page = running.get("prometheus").splitlines()
+            return dict(line.removeprefix(name).split() for line in page if line.startswith(f"{name}{{"))
+
+        eventually(lambda: len(refused()) == 3)
+        assert refused() == {
+            '{reason="credentials_wrong",receiver="otlp",transport="grpc"}': "3.0",
+            '{reason="credentials_missing",receiver="otlp",transport="grpc"}': "1.0",
+            '{reason="credentials_wrong",receiver="otlp",transport="http"}': "3.0",
+        }
+        said = [line for line in lines.read_text().splitlines() if "credentials" in line]
+    assert len(said) == 2
+    assert all("the last one from 127.0.0.1 with wrong ones" in line for line in said)
+    assert all(
+        '"otelcol.component.kind": "receiver", "otelcol.component.id": "otlp"' in line for line in said
+    )
+    assert "guess1234" not in running.stderr
+
+
+def test_failed_handshakes_are_counted_over_http_and_fill_no_log(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """Clients without a certificate, and without TLS: gRPC does not tell of them, and writes nothing either."""
+    with service(tmp_path / "service", receiving(certificates, client_ca=True)) as running:
+        for _ in range(3):
+            for port in ("grpc", "http"):
+                with socket.create_connection(("127.0.0.1", running.ports[port])) as plain:
+                    plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                over_http(running, certificates.context())
+        name = (
+            'otel_ml_receiver_refused_requests_total{reason="tls_handshake",receiver="otlp",transport="http"}'
+        )
+        eventually(lambda: f"{name} 6.0" in running.get("prometheus"))
+    assert {line.split("\t")[1] for line in running.stderr.splitlines()} == {"info"}
+
+
+def test_grpc_health_asks_for_tls_and_for_no_token(collector: Collector, certificates: Certificates) -> None:
+    """A probe has no credentials; what it learns is no more than a connection tells it."""
+    credentials = grpc.ssl_channel_credentials(certificates.ca)
+    with grpc.secure_channel(f"127.0.0.1:{collector.ports['grpc']}", credentials) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_mutual_tls_asks_for_a_certificate(mutual: Collector, certificates: Certificates) -> None:

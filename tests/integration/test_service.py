@@ -76,12 +76,12 @@ def test_it_says_what_it_does_and_stops_cleanly_on_sigterm(tmp_path):
         assert "otel_ml_engine_size" in collector.get("prometheus")
     assert collector.returncode == 0
     head = collector.stderr.splitlines()
-    assert head[0] == "otel-ml-collector: version 0.1.0"
+    assert head[0].split("\t")[1:] == ["info", "version 0.1.0"]
     assert f"OTLP gRPC on 127.0.0.1:{collector.ports['grpc']}" in head[1]
     assert f"OTLP HTTP on 127.0.0.1:{collector.ports['http']}" in head[1]
     assert "a window of 4s that slides by 1s" in head[2]
     assert f"http://127.0.0.1:{collector.ports['prometheus']}/metrics, every 500ms" in head[3]
-    assert head[-1] == "otel-ml-collector: stopping"
+    assert head[-1].split("\t")[1:] == ["info", "stopping"]
 
 
 def test_ctrl_c_stops_it_cleanly(tmp_path):
@@ -259,7 +259,8 @@ def test_a_backend_that_is_away_does_not_stop_the_receivers_and_gets_what_it_mis
             if protocol == "grpc"
             else ("otlphttp", f"{{endpoint: '{sink.http_endpoint}', {retry}}}")
         )
-        with Collector(tmp_path, config(name, body)) as collector:
+        text = config(name, body).replace("interval: 500ms", "interval: 500ms\n    events: false")
+        with Collector(tmp_path, text) as collector:
             collector.send(traffic(DRIFTED))
             queue = f'otelcol_exporter_queue_size{{data_type="metrics",exporter="{name}"}}'
             eventually(lambda: _value(collector.get("prometheus"), queue) >= 2)
