@@ -7,7 +7,7 @@ LIBRARIES := .venvs/libraries
 LIBRARIES_FLOOR := .venvs/libraries-floor
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test floor libraries libraries-floor check bench bench-peers calibration fuzz build clean
+.PHONY: setup demo test floor libraries libraries-floor check bench bench-peers calibration fuzz interop soak build clean
 
 setup: $(STAMP) ## make .venv with everything that tests, checks and the demo need
 
@@ -68,8 +68,8 @@ check: $(STAMP) ## format, lint, types, generated files
 	@$(BIN)/python dashboards/generate.py --check
 	@$(BIN)/python docs/generate.py --check
 
-bench: $(STAMP) ## what a call costs, and a point and a window in the collector, as ratios measured in one run
-	@missed=0; for part in hot_path engine; do $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
+bench: $(STAMP) ## what a call costs, and a point and a window in the collector, as ratios of one run; what a collector takes in
+	@missed=0; for part in hot_path engine throughput; do $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
 
 bench-peers: $(STAMP) ## beside peers: the same rows through whylogs, import time and size, PSI and KS of the same features
 	@$(BIN)/python -m benchmarks.peers
@@ -82,6 +82,14 @@ fuzz: $(STAMP) ## every decoder under atheris for MINUTES=3 each; TARGETS="decod
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
 	@cd tests && for target in $(or $(TARGETS),decode json items compressed baseline config); do \
 	  ../$(BIN)/python -m fuzz $$target --minutes $(MINUTES) || exit 1; done
+
+interop: $(STAMP) ## with programs we did not write, built from Go modules once (minutes); needs Go
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group interop
+	@cd tests && ../$(BIN)/python -m interop.build core full && ../$(BIN)/python -m interop.programs
+	@INTEROP=all $(BIN)/python -m pytest -s tests/interop
+
+soak: $(STAMP) ## outages and kills of the collector, for as long as they last: half an hour
+	@$(BIN)/python -m pytest -s tests/soak
 
 build: $(STAMP) ## wheel and source distribution in dist/
 	@rm -rf dist

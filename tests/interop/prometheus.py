@@ -53,7 +53,8 @@ class Prometheus:
     """A Prometheus that scrapes `targets` (host:port, path /metrics) once a second while the `with` lasts.
 
     The targets are those of the scrape job `job`; further jobs come as `jobs`, name to targets. `rules` are
-    rule files, evaluated once a second. Data lives in a temporary directory.
+    rule files, evaluated once a second. Data lives in a temporary directory. `executable` is the program, if not the
+    one that is installed; `flags` are further ones of its command line, `config` further sections of its file.
     """
 
     def __init__(
@@ -63,14 +64,18 @@ class Prometheus:
         job: str = "otel-ml",
         jobs: Mapping[str, Sequence[str]] | None = None,
         rules: Sequence[Path] = (),
+        executable: Path | None = None,
+        flags: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
     ) -> None:
+        self._executable, self._flags, self._config = executable, flags, config or {}
         self._jobs = {job: targets, **(jobs or {})}
         self._rules = rules
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Prometheus:
-        executable = program("prometheus")
+        executable = str(self._executable or program("prometheus"))
         self._directory = tempfile.TemporaryDirectory(prefix="prometheus-")
         self._home = Path(self._directory.name)
         (self._home / "prometheus.yml").write_text(yaml.safe_dump(self._configuration()))
@@ -107,6 +112,12 @@ class Prometheus:
         found: list[dict[str, str]] = self._get("series", **{"match[]": list(selectors)})
         return found
 
+    def exemplars(self, expr: str, *, seconds: float = 300) -> list[dict[str, Any]]:
+        """Exemplars of the series that `expr` uses: dicts with `seriesLabels` and `exemplars`."""
+        end = time.time()
+        found: list[dict[str, Any]] = self._get("query_exemplars", query=expr, start=end - seconds, end=end)
+        return found
+
     def alerts(self) -> list[dict[str, Any]]:
         """Alerts that are pending or firing, from the rule files."""
         alerts: list[dict[str, Any]] = self._get("alerts")["alerts"]
@@ -124,6 +135,7 @@ class Prometheus:
                 {"job_name": job, "static_configs": [{"targets": list(targets)}]}
                 for job, targets in self._jobs.items()
             ],
+            **self._config,
         }
 
     def _start(self, executable: str, port: int) -> None:
@@ -136,7 +148,7 @@ class Prometheus:
         }
         with (self._home / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [executable, *(f"--{name}={value}" for name, value in arguments.items())],
+                [executable, *(f"--{name}={value}" for name, value in arguments.items()), *self._flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
