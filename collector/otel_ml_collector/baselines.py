@@ -6,7 +6,7 @@ may come before or after the data, again and again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from otel_ml import semconv
 from otel_ml.summary import CategoricalSummary, NumericSummary, Summary
 
 from .evaluation import ModelKey, Target
-from .groups import Destination
-from .points import CUMULATIVE
+from .groups import Destination, resolve
+from .layouts import Exponential
+from .points import CUMULATIVE, PointBatch
 from .reference import Reference, ReferenceTarget
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ Counts = NDArray[np.int64]
 
 DELTA_REASON = "baseline_delta"
 EMPTY_REASON = "baseline_empty"
+MALFORMED_REASON = "malformed"
 LIMIT_REASON = "limit"
 
 
@@ -110,6 +112,22 @@ class Baselines:
 
     def __len__(self) -> int:
         return len(self._files) + sum(len(known) for known in self._wire.values())
+
+    def take(self, batch: PointBatch, which: Iterable[int], now: int) -> Iterator[tuple[str, ModelKey]]:
+        """Take these points, which arrived at `now` (Unix ns); of those that are refused the reason and the model."""
+        for i in which:
+            about, bounds = resolve(batch.series[batch.index[i]]), batch.bounds[i]
+            assert about is not None
+            values = batch.values[batch.offsets[i] : batch.offsets[i + 1]]
+            reason: str | None = MALFORMED_REASON
+            if len(values) == (len(bounds) + 1 if about.part == "histogram" else 1):
+                reason = self.observe(
+                    about, values, tuple(bounds.edges.tolist()) if isinstance(bounds, Exponential) else bounds,
+                    start=int(batch.start[i]), time=int(batch.time[i]),
+                    temporality=int(batch.temporality[i]), now=now,
+                )  # fmt: skip
+            if reason is not None:
+                yield reason, about.model
 
     def observe(
         self,

@@ -182,10 +182,14 @@ class Checkpoints:
                 partial.unlink()
             raise
         sync(self._directory)
-        # And what was being written when a process was killed.
-        for old in numbered(self._directory, _SUFFIX)[:-KEPT] + numbered(self._directory, _UNFINISHED):
+        for old in numbered(self._directory, _SUFFIX)[:-KEPT]:
             old.path.unlink()
         return size
+
+    def tidy(self) -> None:
+        """Remove what was being written when a process was killed: the next one may need the room."""
+        for unfinished in numbered(self._directory, _UNFINISHED):
+            unfinished.path.unlink()
 
     def oldest(self) -> int:
         """The number of the oldest one that is kept; 0 for none."""

@@ -197,21 +197,35 @@ async def _run(arguments: argparse.Namespace) -> int:
     log.configure(config.service.telemetry.logs)
     service = Service(config)
     try:
-        ports = await service.start()
+        ports = await _started(service, stop)
     except OtelMLError as error:
         if config.service.telemetry.logs.encoding == "console":
             raise
         _LOG.error("not started: %s", error)
         return 1
-    _serving(f"version {__version__}", service)
-    if arguments.ready_file is not None:
-        _write(arguments.ready_file, ports)
-    await service.run(stop, between=_reloader(service, arguments))
+    if ports is not None:
+        _serving(f"version {__version__}", service)
+        if arguments.ready_file is not None:
+            _write(arguments.ready_file, ports)
+        await service.run(stop, between=_reloader(service, arguments))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _LOG.info("stopping")
     supervisor.stopping()
     await service.stop(GRACE)
     return 0
+
+
+async def _started(service: Service, stop: asyncio.Event) -> Ports | None:
+    """The ports of a service once it runs; None when a stop came before, as while it takes up a long journal."""
+    starting, stopping = asyncio.create_task(service.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+    try:
+        return await starting
+    except asyncio.CancelledError:
+        return None
 
 
 def _serving(head: str, service: Service) -> None:

@@ -28,8 +28,8 @@ from .baselines import DELTA_REASON, Baselines
 from .changes import activity_after
 from .drift import Policy
 from .evaluation import Evaluation, Target, TargetEvaluation
-from .groups import Groups, Monitored, resolve
-from .layouts import Exponential, Shapes
+from .groups import Groups, Monitored
+from .layouts import Shapes
 from .ledger import Ledger
 from .notices import Notices
 from .past import LEARN_ROWS, Past
@@ -125,7 +125,10 @@ class Engine:
             for name, value in (("loop", LOOP), ("ignored", IGNORED)):
                 self._counts[name] += int((code == value).sum())
             rejected["limit"] = int((code == LIMIT).sum())
-            self._take_baselines(batch, np.flatnonzero(code == BASELINE), now, rejected)
+            for reason, model in self._baselines.take(batch, np.flatnonzero(code == BASELINE).tolist(), now):
+                rejected[reason] += 1
+                if reason == DELTA_REASON:
+                    self._notices.say(notices.DELTA_BASELINE, model=model.model)
         if self._all_usable(batch, code, now):
             self._streams.push(self._points(batch, code), now)
             return rejected
@@ -136,31 +139,6 @@ class Engine:
             {"rejected_limit" if name == "limit" else name: n for name, n in rejected.items()}
         )
         return rejected
-
-    def _take_baselines(
-        self, batch: PointBatch, which: NDArray[np.int64], now: int, rejected: Counter[str]
-    ) -> None:
-        for i in which.tolist():
-            about = resolve(batch.series[batch.index[i]])
-            assert about is not None
-            values = batch.values[batch.offsets[i] : batch.offsets[i + 1]]
-            if not self._well_formed(about.part == "histogram", len(values), len(batch.bounds[i])):
-                rejected["malformed"] += 1
-                continue
-            bounds = batch.bounds[i]
-            reason = self._baselines.observe(
-                about, values, tuple(bounds.edges.tolist()) if isinstance(bounds, Exponential) else bounds,
-                start=int(batch.start[i]), time=int(batch.time[i]),
-                temporality=int(batch.temporality[i]), now=now,
-            )  # fmt: skip
-            if reason is not None:
-                rejected[reason] += 1
-            if reason == DELTA_REASON:
-                self._notices.say(notices.DELTA_BASELINE, model=about.model.model)
-
-    @staticmethod
-    def _well_formed(histogram: bool, values: int, bounds: int) -> bool:
-        return values == (bounds + 1 if histogram else 1)
 
     def _all_usable(self, batch: PointBatch, code: NDArray[np.int64], now: int) -> bool:
         """What is nearly always so, and much cheaper to see than what is wrong with each point."""
@@ -244,7 +222,9 @@ class Engine:
             for model in self._groups.models.values():
                 model.kept.clear()
         self._counts.update(state["counters"])
-        self._stepped, self._refreshed = state["stepped"], state["refreshed"]
+        # Which were counted in intervals of the other one.
+        refreshed = self._streams.watermark // nanoseconds(self._window.refresh)
+        self._stepped, self._refreshed = state["stepped"], min(state["refreshed"], refreshed)
 
     def _parts(self) -> dict[str, Part]:
         """What has a state; the panes first, which can refuse theirs."""
@@ -256,6 +236,10 @@ class Engine:
             "baselines": self._baselines,
             "notices": self._notices,
         }
+
+    def forget_wire(self) -> None:
+        """Compare with baselines of files only, until others come over the wire."""
+        self._baselines.restore({"wire": {}, "targets": 0})
 
     def use_files(self, baselines: Sequence[Baseline]) -> None:
         """Compare with these baselines of files from now on, instead of those before."""

@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 from otel_ml.errors import OtelMLError
 
-from .checkpoint import Found, name, numbered
+from .checkpoint import Found, name, numbered, sync
 
 REQUEST, ADVANCE = 1, 2
 
@@ -108,6 +108,8 @@ class Journal:
         self.size = 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
         self._write(_MAGIC)
+        if self._fsync:
+            sync(self._directory)
 
     def append(self, record: Record) -> bool:
         """Write a record; False when an earlier failure left no segment to write to."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 from otel_ml.errors import ConfigurationError
 
+from . import supervisor
 from .checkpoint import Checkpoints, Found
 from .decode import DecodeLimits, Decoder
 from .journal import ADVANCE, REQUEST, Journal, JournalError, Record, read
@@ -94,6 +96,10 @@ class Recovery:
         self._writing: asyncio.Task[int] | None = None
         self._wrong: set[str] = set()
         """What does not work at the moment."""
+        self._unwanted = False
+        """Whether a stop came before the journal was done again."""
+        self._damaged: list[Found] = []
+        """Segments of the journal that are of no use once there is a new checkpoint."""
         self.failures: Counter[str] = Counter()
         """By `FAILURES`."""
         self.saved = 0
@@ -106,14 +112,24 @@ class Recovery:
     # --- taking up ---
 
     async def start(self) -> None:
-        """Take up what is there, and begin to keep."""
-        await asyncio.to_thread(self._recover)
-        await self.save(self._clock())
+        """Take up what is there, and begin to keep. When it is cancelled, all that is there stays as it is."""
+        recovering = asyncio.create_task(asyncio.to_thread(self._recover))
+        try:
+            await asyncio.shield(recovering)
+        except asyncio.CancelledError:
+            self._unwanted = True
+            await asyncio.wait([recovering])
+            raise
+        if await self.save(self._clock()):
+            # Not before: what is good in them would be lost if this were killed now.
+            self._discard(self._damaged, "it is damaged, or what came before it is")
         self._work.kept_by(self)
 
     def _recover(self) -> None:
         if not self._open() or self._checkpoints is None or self._journal is None:
             return
+        with contextlib.suppress(OSError):
+            self._checkpoints.tidy()
         found = list(self._checkpoints.newest_first())
         newest = next((one for one in found if self._resume(one)), None)
         segments = self._journal.segments()
@@ -164,8 +180,8 @@ class Recovery:
             requests, problem = self._segment(found)
             replayed += requests
             if problem is not None:
-                said = f"{problem}; {replayed} requests before it count, none behind it does"
-                self._discard(segments[i:], said)
+                _LOG.error("%s; %d requests before it count, none behind it does", problem, replayed)
+                self._damaged = segments[i:]
                 break
         self._finish()
         self._decoder = Decoder(self._keeping.limits)  # without its memory, which is not needed any more
@@ -173,11 +189,17 @@ class Recovery:
 
     def _segment(self, found: Found) -> tuple[int, Exception | None]:
         """How many requests of a segment were done once more, and what kept the others from it."""
-        requests = 0
+        requests, said = 0, time.monotonic()
         try:
             for record in read(found.path):
+                if self._unwanted:
+                    break
                 self._again(record)
                 requests += record.what == REQUEST
+                if time.monotonic() - said >= _PATIENCE:
+                    said = time.monotonic()
+                    _LOG.info("%d requests of %s are done again so far", requests, found.path)
+                    supervisor.starting(f"goes on from {found.path}")
         except (JournalError, OSError) as error:
             return requests, error
         return requests, None
@@ -189,7 +211,7 @@ class Recovery:
             self._advance = self._work.advancing(record.at)
             return
         with self._survived():
-            while self._taken < record.taken:
+            while self._taken < record.taken and not self._unwanted:
                 self._taken += 1
                 next(self._advance, None)
         with self._survived():
@@ -199,7 +221,8 @@ class Recovery:
         """Take the advance under way to its end."""
         with self._survived():
             for _ in self._advance:
-                continue
+                if self._unwanted:
+                    break
         self._advance, self._taken = iter(()), 0
 
     @contextlib.contextmanager
@@ -255,23 +278,27 @@ class Recovery:
 
     def due(self, now: int, *, changed: bool) -> bool:
         """Whether to `save` at `now` (Unix ns); `changed`: before what was evaluated goes out."""
-        if now - self._tried >= round(self._keeping.interval * _S):
+        if abs(now - self._tried) >= round(self._keeping.interval * _S):
             return True
         full = self._journal is not None and self._journal.size > SEGMENT
         return (changed or full) and "checkpoint" not in self._wrong
 
-    async def save(self, now: int) -> bool:
-        """Write all down as it is now (Unix ns); False when that is not possible, which is said and counted."""
+    async def save(self, now: int, *, patience: float | None = None) -> bool:
+        """Write all down as it is now (Unix ns); False when that is not possible, which is said and counted.
+
+        The disk has `patience` seconds for it, `_PATIENCE` at most.
+        """
         self._tried = now
+        patience = _PATIENCE if patience is None else min(patience, _PATIENCE)
         try:
             if self._writing is None or self._writing.done():
                 self._begin(now)
             else:
-                raise TimeoutError(f"the checkpoint before it is not written after {_PATIENCE:g} s")
+                raise TimeoutError("the checkpoint before it is not written yet")
             assert self._writing is not None
-            done, _ = await asyncio.wait([self._writing], timeout=_PATIENCE)
+            done, _ = await asyncio.wait([self._writing], timeout=patience)
             if not done:
-                raise TimeoutError(f"it is not written after {_PATIENCE:g} s")
+                raise TimeoutError(f"it is not written after {patience:.1f} s")
             self.size = self._writing.result()
         except Exception as error:  # of whatever kind: to keep the state must not end the work
             self._failed("checkpoint", error)

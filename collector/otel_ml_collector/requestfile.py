@@ -33,6 +33,8 @@ PRAGMA user_version = {_VERSION};
 COMMIT"""
 _SHRINK_ABOVE = 16 * 1024 * 1024
 """Bytes of an empty file that are worth giving back; below, they are soon needed again."""
+_MOST = 2**53
+"""No file that is whole has as many of anything."""
 _LOCKED_FOR = 1.0
 """Seconds to wait for somebody who looks into the file."""
 
@@ -70,11 +72,13 @@ class RequestFile:
     def content(self) -> Content:
         """How much is in it."""
         query = (
-            "SELECT count(*), ifnull(sum(items), 0), ifnull(sum(size), 0), ifnull(max(id), 0) FROM requests"
+            # Not as sum(), which fails when damage makes them large.
+            "SELECT count(*), cast(total(items) AS INTEGER), cast(total(size) AS INTEGER), ifnull(max(id), 0) "
+            "FROM requests"
         )
         with _reported():
             found = self._db.execute(query).fetchone()
-        if not all(isinstance(number, int) for number in found):
+        if not all(isinstance(number, int) and 0 <= number < _MOST for number in found):
             raise Unreadable("its numbers are none")
         return Content(*found)
 

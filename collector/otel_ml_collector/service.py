@@ -27,14 +27,13 @@ from otel_ml import semconv
 from otel_ml._version import __version__
 from otel_ml.errors import ConfigurationError
 
-from . import build, emit, supervisor, telemetry
+from . import build, describe, emit, supervisor, telemetry
 from .alerts import Alerts
 from .config import Config
 from .conflicts import unguarded
 from .emit import Judged, Sample
 from .evaluation import Evaluation
 from .exporter import OtlpExporter
-from .fields import Address, shown, written
 from .files import BaselineFiles
 from .health import HealthEndpoint
 from .limiter import Overloaded
@@ -43,12 +42,10 @@ from .points import PointBatch
 from .queue import Item
 from .receiver import Receiver
 from .recovery import Recovery, Work
-from .retraining import Webhook
 from .scrape import ScrapeServer
-from .settings import HealthCheck, Otlp, OtlpHttp, Prometheus
+from .settings import Prometheus
 from .snapshot import Plain, pack, unpack
 from .webhook import WebhookExporter
-from .window import WindowSpec
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,8 +139,10 @@ class Service:
         advances: call it between two ticks.
         """
         old, new = self._config.drift, config.drift
-        moved = new.storage and config.extensions[new.storage] != self._config.extensions.get(new.storage)
-        moved |= new.storage is not None and config.drift_id != self._config.drift_id
+        moved = new.storage and (
+            config.extensions[new.storage] != self._config.extensions.get(new.storage)
+            or config.drift_id != self._config.drift_id
+        )
         if build.fixed(new) != build.fixed(old) or moved:
             raise ConfigurationError(
                 f"processors.{config.drift_id}: window (but min_rows), interval, limits, storage, the baseline's "
@@ -186,10 +185,11 @@ class Service:
         def left() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        self._ready = False
+        begun, self._ready = self._ready or self._recovery is not None, False
         self._hurry = lambda: left() <= grace / 4
         await self._parts.stop(left() / 2, Receiver)
-        await self._last_tick(left)
+        if begun:
+            await self._last_tick(left)
         await self._parts.stop(left(), OtlpExporter, WebhookExporter)
         await self._parts.stop(min(left(), 0.5))
 
@@ -259,9 +259,12 @@ class Service:
             # The engine refreshes its numbers at whole multiples of the interval, once the lateness is over.
             await self._advance(-(-now // refresh) * refresh + round(self._window.lateness * _S))
             await self._send(now)
-        elif self._whole or await self._evaluate(now) and self._whole:
-            await self._recovery.save(now, patience=left())
-            await self._send(now)
+        else:
+            if not self._whole:
+                await self._evaluate(now)
+            if self._whole:
+                await self._recovery.save(now, patience=left())
+                await self._send(now)
         with self._guarded("telemetry"):
             self._refresh_own()
 
@@ -273,7 +276,7 @@ class Service:
         return await self._evaluate(to)
 
     async def _evaluate(self, to: int) -> bool:
-        """Go on with the advance under way, until it ends or a stop breaks it off: what is left out then is as it was."""
+        """Go on with the advance under way until it ends, or a stop breaks it off: what it leaves out is as it was."""
         new, self._whole = not self._whole, False
         with self._guarded("advance"):
             for _ in self._under_way:
@@ -396,56 +399,4 @@ class Service:
 
     def describe(self) -> list[str]:
         """What runs, in a few lines for people."""
-        drift = self._config.drift
-        sources = " and ".join(drift.baseline.sources)
-        return [
-            f"receives  {'; '.join(self._receiving())}",
-            f"compares  {_window_in_words(self._window)} with baselines from {sources}",
-            f"exports   {'; '.join(self._exporting())}, every {written(self._window.refresh)}",
-            *self._keeping(),
-            *(f"health    http://{address}/" for address in self._answering()),
-        ]
-
-    def _keeping(self) -> Iterator[str]:
-        drift = self._config.drift
-        if drift.storage is not None:
-            requests = ", and every request" if drift.wal else ""
-            yield f"keeps     its state in {drift.storage}, every {written(drift.checkpoint_interval)}{requests}"
-
-    def _answering(self) -> Iterator[Address]:
-        for name, health in self._parts.of(HealthEndpoint).items():
-            settings = self._config.extensions[name]
-            if isinstance(settings, HealthCheck):
-                yield _at(settings.endpoint, health.port)
-
-    def _receiving(self) -> Iterator[str]:
-        for name, settings in self._config.receivers.items():
-            running, protocols = self._parts.of(Receiver)[name], settings.protocols
-            if protocols.grpc is not None:
-                yield f"OTLP gRPC on {_at(protocols.grpc.endpoint, running.grpc_port)}"
-            if protocols.http is not None:
-                yield f"OTLP HTTP on {_at(protocols.http.endpoint, running.http_port)}"
-
-    def _exporting(self) -> Iterator[str]:
-        for name, settings in self._config.exporters.items():
-            if isinstance(settings, Otlp | OtlpHttp | Webhook):
-                yield f"{name} to {shown(str(settings.endpoint))}"
-            elif isinstance(settings, Prometheus):
-                page = self._parts.of(ScrapeServer)[name]
-                yield f"Prometheus page http://{_at(settings.endpoint, page.port)}/metrics"
-            else:
-                yield "this console"
-
-
-def _at(asked: Address, port: int | None) -> Address:
-    return Address(asked.host or "0.0.0.0", port or asked.port)
-
-
-def _window_in_words(window: WindowSpec) -> str:
-    if window.type == "tumbling":
-        return f"tumbling windows of {written(window.length)}"
-    if window.type == "count":
-        return f"windows of {window.rows:,} rows, at most {written(window.length)} long"
-    if window.type == "decayed":
-        return f"all rows, weighing half as much after {written(window.length)}"
-    return f"a window of {written(window.length)} that slides by {written(window.step)}"
+        return describe.lines(self._config, self._parts, self._window)

@@ -16,6 +16,11 @@ def ready(status: str) -> None:
     _tell("READY=1", f"STATUS={status}")
 
 
+def starting(status: str) -> None:
+    """It is not ready yet, and needs up to a minute more."""
+    _tell("EXTEND_TIMEOUT_USEC=60000000", f"STATUS={status}")
+
+
 def reloading() -> None:
     """It reads its configuration; `ready` says that it is done."""
     _tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
