@@ -80,7 +80,7 @@ calibration: $(STAMP) ## false alarms, power and waiting times of the drift verd
 MINUTES ?= 3
 fuzz: $(STAMP) ## every decoder under atheris for MINUTES=3 each; TARGETS="decode json" for some of them
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
-	@cd tests && for target in $(or $(TARGETS),decode json items compressed baseline config); do \
+	@cd tests && for target in $(or $(TARGETS),decode remembered checkpoint journal json items compressed baseline config); do \
 	  ../$(BIN)/python -m fuzz $$target --minutes $(MINUTES) || exit 1; done
 
 interop: $(STAMP) ## with programs we did not write, built from Go modules once (minutes); needs Go

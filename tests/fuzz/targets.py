@@ -6,11 +6,17 @@ python -m fuzz decode --minutes 3        (from tests/, or by `make fuzz`)
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import math
+import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -22,12 +28,13 @@ from otlp import (
     histogram,
     histogram_point,
     request,
+    rows,
     sum_point,
 )
 
 from otel_ml import Baseline
 from otel_ml.errors import BaselineError, ConfigurationError
-from otel_ml_collector import config, intake, otlp_json
+from otel_ml_collector import checkpoint, config, intake, journal, otlp_json
 from otel_ml_collector.decode import DecodeError, DecodeLimits, Decoder, TooManyPoints
 from otel_ml_collector.drift import Policy
 from otel_ml_collector.engine import Engine, Limits
@@ -38,6 +45,8 @@ _NOW = 10_000_000_000
 _LIMITS = DecodeLimits(max_points=500, max_buckets=64, max_cached_series=50)
 _LARGEST = 100_000
 _DECODER = Decoder(_LIMITS)
+_BREAK = b"\xffBREAK\xff"
+"""Between the parts of an input that has two."""
 
 
 def decode(data: bytes) -> None:
@@ -53,6 +62,56 @@ def decode(data: bytes) -> None:
     for evaluation in engine.advance(_NOW + 100 * 10**9):
         for target in evaluation.targets:
             assert not math.isnan(target.rows)
+
+
+def remembered(data: bytes) -> None:
+    """Protobuf metrics of a sender that a decoder has seen before: they read the same as for one that has not."""
+    head, _, body = data.partition(_BREAK)
+    knows = Decoder(_LIMITS)
+    for _ in range(3):
+        _read(knows, head)
+    assert _read(knows, body) == _read(Decoder(_LIMITS), body)
+
+
+def _read(decoder: Decoder, data: bytes) -> object:
+    try:
+        decoded = decoder.decode(data)
+    except (DecodeError, TooManyPoints) as error:
+        return type(error)
+    return Counter(map(_hashable, rows(decoded.batch))), decoded.rejected
+
+
+def _hashable(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    series, start, time, temporality, values, bounds = row
+    return series, start, time, temporality, tuple(values), repr(bounds)
+
+
+def checkpoints(data: bytes) -> None:
+    """Checkpoints whose checksum fits; what is accepted is written and read again the same."""
+    structure, _, arrays = data.partition(_BREAK)
+    head = checkpoint._HEAD.pack(checkpoint._MAGIC, len(structure), len(arrays))
+    made = head + structure + arrays
+    try:
+        plain = checkpoint.decode(made + hashlib.sha256(made).digest())
+    except checkpoint.CheckpointError:
+        return
+    again = checkpoint.decode(b"".join(checkpoint.encode(plain)))
+    assert repr(again) == repr(plain)
+
+
+def journals(data: bytes) -> None:
+    """Segments of a journal, and a record whose checksums fit."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "segment"
+        record = journal.Record(journal.REQUEST, 1, 0, data)
+        for content in (data, journal._MAGIC + data, journal._MAGIC + journal.packed(record)):
+            path.write_bytes(content)
+            try:
+                found = list(journal.read(path))
+            except journal.JournalError:
+                continue
+            assert sum(len(one.body) for one in found) <= len(content)
+        assert found == [record]
 
 
 def json_metrics(data: bytes) -> None:
@@ -113,6 +172,9 @@ def configuration(data: bytes) -> None:
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "decode": decode,
+    "remembered": remembered,
+    "checkpoint": checkpoints,
+    "journal": journals,
     "json": json_metrics,
     "items": items,
     "compressed": compressed,
@@ -128,6 +190,9 @@ def seeds(target: str) -> Iterator[bytes]:
     """Honest inputs of a target."""
     yield from {
         "decode": _requests,
+        "remembered": lambda: (data + _BREAK + data for data in _requests()),
+        "checkpoint": _checkpoints,
+        "journal": lambda: (journal.packed(journal.Record(journal.ADVANCE, 1, 0)), b""),
         "json": lambda: map(_as_json, _requests()),
         "items": _traces,
         "compressed": lambda: (pack(data) for data in _requests() for pack in (gzip.compress, zlib.compress)),
@@ -148,6 +213,12 @@ def _requests() -> Iterator[bytes]:
         service_name="api",
     )
     yield b""
+
+
+def _checkpoints() -> Iterator[bytes]:
+    plain = {"panes": [np.arange(6).reshape(2, 3), np.zeros(0, bool)], "map": [["a"], [1.5, None, True, "b"]]}
+    _, structure, *arrays, _ = checkpoint.encode(plain)
+    yield bytes(structure) + _BREAK + b"".join(arrays)
 
 
 def _as_json(data: bytes) -> bytes:
