@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 
 _PAUSE = 5.0
 """Seconds between attempts to write to a disk that failed."""
+_MISSING = "requests are missing in it"
 _TROUBLE = (OSError, sqlite3.Error)
 """What may work later."""
 
@@ -247,6 +248,9 @@ class Backlog:
                 if self._sent:
                     file.remove(self._sent)
                 found = file.content()
+                # Somebody deleted it while it was closed for a disk that failed.
+                if found.requests < self._on_disk.requests:
+                    raise Unreadable(_MISSING)
             except BaseException:
                 file.close()
                 raise
@@ -280,7 +284,7 @@ class Backlog:
             if row.id not in self._sent:
                 return row
             place = row.id
-        raise Unreadable("requests are missing in it")
+        raise Unreadable(_MISSING)
 
     def _remove(self) -> None:
         file = self._file or self._opened()

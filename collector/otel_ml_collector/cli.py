@@ -203,15 +203,17 @@ async def _run(arguments: argparse.Namespace) -> int:
             raise
         _LOG.error("not started: %s", error)
         return 1
-    if ports is not None:
-        _serving(f"version {__version__}", service)
-        if arguments.ready_file is not None:
-            _write(arguments.ready_file, ports)
-        await service.run(stop, between=_reloader(service, arguments))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _LOG.info("stopping")
-    supervisor.stopping()
-    await service.stop(GRACE)
+    try:
+        if ports is not None:
+            _serving(f"version {__version__}", service)
+            if arguments.ready_file is not None:
+                _write(arguments.ready_file, ports)
+            await service.run(stop, between=_reloader(service, arguments))
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _LOG.info("stopping")
+        supervisor.stopping()
+        await service.stop(GRACE)
     return 0
 
 

@@ -24,7 +24,7 @@ def lines(config: Config, parts: Parts, window: WindowSpec) -> list[str]:
         f"compares  {_window_in_words(window)} with baselines from {sources}",
         f"exports   {'; '.join(_exporting(config, parts))}, every {written(window.refresh)}",
         *_keeping(config),
-        *(f"health    http://{address}/" for address in _answering(config, parts)),
+        *(f"health    {url}" for url in _answering(config, parts)),
     ]
 
 
@@ -35,11 +35,11 @@ def _keeping(config: Config) -> Iterator[str]:
         yield f"keeps     its state in {drift.storage}, every {written(drift.checkpoint_interval)}{requests}"
 
 
-def _answering(config: Config, parts: Parts) -> Iterator[Address]:
+def _answering(config: Config, parts: Parts) -> Iterator[str]:
     for name, health in parts.of(HealthEndpoint).items():
         settings = config.extensions[name]
         if isinstance(settings, HealthCheck):
-            yield _at(settings.endpoint, health.port)
+            yield f"http://{_at(settings.endpoint, health.port)}{settings.path}"
 
 
 def _receiving(config: Config, parts: Parts) -> Iterator[str]:

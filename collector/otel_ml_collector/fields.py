@@ -125,7 +125,7 @@ def address(value: object) -> Address:
         or not {"/", "@"}.isdisjoint(host)
         or (":" in host and host[0] != "[")
     ):
-        raise ValueError("must be host:port, like localhost:4317 or 0.0.0.0:4317")
+        raise ValueError("must be host:port, like localhost:4317, 0.0.0.0:4317 or [::1]:4317")
     return Address(host.strip("[]"), int(port))
 
 

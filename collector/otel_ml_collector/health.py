@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime, timezone
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -87,10 +88,11 @@ class HealthEndpoint:
 
 # --- gRPC -------------------------------------------------------------------------------------------------
 
-_Context = aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+_Context = aio.ServicerContext[bytes, bytes]
+_State = health_pb2.HealthCheckResponse
 
 
-class GrpcHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped
+class GrpcHealth:
     """grpc.health.v1.Health of a server with these services; SERVING until `shut_down`.
 
     It asks for no credentials: a probe has none, and learns no more than a connection tells it.
@@ -100,29 +102,41 @@ class GrpcHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyp
         self._services = {"", *services}
         self._shut = asyncio.Event()
 
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """Of raw bytes: generated code logs a traceback for what is not protobuf, and anybody can send that."""
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
+        }
+        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", methods)
+
     def shut_down(self) -> None:
         """Say NOT_SERVING from now on, and let those who watch go."""
         self._shut.set()
 
-    async def Check(  # noqa: N802 - the name of the method
-        self, request: health_pb2.HealthCheckRequest, context: _Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def _check(self, request: bytes, context: _Context) -> bytes:
         """The state of one service, of the whole server without a name; NOT_FOUND for one it does not have."""
-        if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:100]!r}")
-        return self._state(request.service)
+        service = await _service(request, context)
+        if service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {service[:100]!r}")
+        return self._state(service)
 
-    async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, _: _Context
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def _watch(self, request: bytes, context: _Context) -> AsyncIterator[bytes]:
         """The state, and the next one when it changes."""
-        yield self._state(request.service)
+        service = await _service(request, context)
+        yield self._state(service)
         # What waits here must not hold up the stop of the server.
         await self._shut.wait()
-        yield self._state(request.service)
+        yield self._state(service)
 
-    def _state(self, service: str) -> health_pb2.HealthCheckResponse:
-        response = health_pb2.HealthCheckResponse
-        if service not in self._services:
-            return response(status=response.SERVICE_UNKNOWN)
-        return response(status=response.NOT_SERVING if self._shut.is_set() else response.SERVING)
+    def _state(self, service: str) -> bytes:
+        status = _State.NOT_SERVING if self._shut.is_set() else _State.SERVING
+        known = service in self._services
+        return bytes(_State(status=status if known else _State.SERVICE_UNKNOWN).SerializeToString())
+
+
+async def _service(request: bytes, context: _Context) -> str:
+    try:
+        return str(health_pb2.HealthCheckRequest.FromString(request).service)
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is not a HealthCheckRequest")

@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import grpc
 from grpc import aio
-from grpc_health.v1 import health_pb2_grpc
 
 from otel_ml.errors import ConfigurationError
 
@@ -57,7 +56,7 @@ class GrpcSide:
             handlers = {"Export": grpc.stream_unary_rpc_method_handler(self._handler(signal))}
             handler = grpc.method_handlers_generic_handler(signal.service, handlers)
             server.add_generic_rpc_handlers((handler,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers((self._health.handler(),))
         _, port = parse_endpoint(self._endpoint)
         for address in addresses:
             port = self._bind(server, f"{address}:{port}")

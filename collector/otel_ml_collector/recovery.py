@@ -38,6 +38,8 @@ _MOST = 4 * SEGMENT
 """Bytes of journals that wait for a checkpoint that cannot be made; what comes then is not written."""
 _PATIENCE = 10.0
 """Seconds that a disk has to take a checkpoint; work goes on then, and the next one waits for it."""
+_TELL = 10.0
+"""Seconds after which it is said how far a journal is done again."""
 _AHEAD = 3_600_000_000_000
 """How far (ns) ahead of our clock a checkpoint may be: nothing would count until the clock got there."""
 _SET_ASIDE = 4
@@ -137,6 +139,8 @@ class Recovery:
         if newest is not None:
             replayed = self._replay([one for one in segments if one.number >= newest.number])
             age = (self._clock() - self.saved) / _S
+            if self._unwanted:
+                return
             _LOG.info("goes on from a checkpoint of %.1f s ago and %d requests since", age, replayed)
         elif found or segments:
             self._discard(segments, "they belong to no checkpoint that can be used")
@@ -196,7 +200,7 @@ class Recovery:
                     break
                 self._again(record)
                 requests += record.what == REQUEST
-                if time.monotonic() - said >= _PATIENCE:
+                if time.monotonic() - said >= _TELL:
                     said = time.monotonic()
                     _LOG.info("%d requests of %s are done again so far", requests, found.path)
                     supervisor.starting(f"goes on from {found.path}")
@@ -320,6 +324,8 @@ class Recovery:
             except OSError as error:
                 self._failed("journal", error)
         self._writing = asyncio.create_task(asyncio.to_thread(self._write, number, now, make))
+        # One that failed after nobody waited for it any more was said when its time was over.
+        self._writing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def _write(self, number: int, now: int, make: Callable[[], Plain]) -> int:
         assert self._checkpoints is not None

@@ -185,10 +185,11 @@ class Service:
         def left() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        begun, self._ready = self._ready or self._recovery is not None, False
+        self._ready = False
         self._hurry = lambda: left() <= grace / 4
         await self._parts.stop(left() / 2, Receiver)
-        if begun:
+        # A stop can come while the state is taken up.
+        if self._recovery is not None or self._config.drift.storage is None:
             await self._last_tick(left)
         await self._parts.stop(left(), OtlpExporter, WebhookExporter)
         await self._parts.stop(min(left(), 0.5))
@@ -265,6 +266,10 @@ class Service:
             if self._whole:
                 await self._recovery.save(now, patience=left())
                 await self._send(now)
+            else:
+                _LOG.warning(
+                    "there was no time to evaluate all models; a restart goes on from what was kept before"
+                )
         with self._guarded("telemetry"):
             self._refresh_own()
 

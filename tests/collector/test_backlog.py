@@ -427,6 +427,18 @@ async def test_a_file_of_another_program_is_set_aside(disk, caplog):
     assert "another program, or another version of this one, wrote it" in caplog.text
 
 
+@pytest.mark.parametrize("column", ["items", "size", "id"])
+@pytest.mark.parametrize("number", [2**62, -(2**62)])
+async def test_a_file_of_numbers_that_cannot_be_is_set_aside(disk, column, number):
+    """They would be what the room of the queue is counted in, for as long as the file is there."""
+    await left(disk, b"1", b"2")
+    with sqlite3.connect(disk.path) as db:
+        db.execute(f"UPDATE requests SET {column} = ? + rowid", (number,))
+    db.close()
+    assert await drained(disk, b"new") == [b"new"]
+    assert len(aside(disk)) == 1
+
+
 @pytest.mark.parametrize("kept", [5000, 30_000, 100_000])
 async def test_a_truncated_file_is_set_aside(disk, kept):
     """Whether that shows at the start or when a request is read: what comes is sent."""
@@ -491,6 +503,28 @@ async def test_a_deleted_file_is_written_anew_and_nothing_is_lost(disk, caplog):
     await offered(queue, b"4")
     await queue.stop(0)
     assert await drained(disk) == numbers(1, 5)
+
+
+async def test_a_file_that_is_deleted_while_the_disk_fails_is_counted_as_lost(disk, monkeypatch, caplog):
+    """It was closed then, so that nobody has what was in it but for the request under way."""
+    line = disk.backlog()
+    for one in numbers(3):
+        line.put(item(one))
+    await line.stored()
+    assert await line.first() == item(b"0")
+    disk.path.unlink()
+    with monkeypatch.context() as context:
+        context.setattr(RequestFile, "content", lambda file: _no_space())
+        line.put(item(b"3"))
+        await line.stored()  # written anew, and not to be opened
+    disk.path.unlink()
+    disk.now += 10
+    await line.stored()
+    assert (line.size, line.counts.failed) == (Size(2, 10, 2), 10)
+    assert "requests are missing in it" in caplog.text
+    await line.done()
+    await line.close()
+    assert await drained(disk) == [b"3"]
 
 
 async def test_a_deleted_file_that_cannot_be_written_anew_is_sent_from_and_counted(disk):

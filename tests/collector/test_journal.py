@@ -61,6 +61,19 @@ def test_each_segment_begins_empty_and_old_ones_go(tmp_path: Path) -> None:
     journal.close()
 
 
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_segment_that_must_survive_a_loss_of_power_has_its_name_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    """Records of a file that has no name any more are lost, however well they were written."""
+    synced: list[Path] = []
+    monkeypatch.setattr("otel_ml_collector.journal.sync", synced.append)
+    journal = Journal(tmp_path, fsync=fsync)
+    journal.begin(1)
+    journal.close()
+    assert synced == [tmp_path] * fsync
+
+
 def test_without_a_segment_nothing_is_written(tmp_path: Path) -> None:
     """After a failure, until a new one begins."""
     journal = Journal(tmp_path)

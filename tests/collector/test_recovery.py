@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -64,9 +66,10 @@ def parsed(state: Path, *, wal: bool) -> config.Config:
 
 
 @contextlib.asynccontextmanager
-async def running(state: Path, clock: Clock, *, wal: bool = True) -> AsyncIterator[Service]:
+async def running(state: Path | config.Config, clock: Clock, *, wal: bool = True) -> AsyncIterator[Service]:
     """A service, which at the end is gone as after SIGKILL: nothing more is written."""
-    made = Service(parsed(state, wal=wal), clock=clock, out=Quiet())  # type: ignore[arg-type]
+    of = parsed(state, wal=wal) if isinstance(state, Path) else state
+    made = Service(of, clock=clock, out=Quiet())  # type: ignore[arg-type]
     try:
         await made.start()
         yield made
@@ -207,21 +210,111 @@ async def test_a_stop_keeps_what_waits_and_evaluates_nothing(tmp_path: Path) -> 
         assert service._engine.stats()["pending"] > 0
 
 
-async def test_an_evaluation_that_a_stop_broke_off_is_not_kept(tmp_path: Path) -> None:
-    """The next one makes it anew, from the checkpoint before and the journal."""
-    clock, traffic = Clock(), Traffic()
-    async with running(tmp_path, clock) as service:
-        for _ in range(20):
-            traffic.to(service, clock.now)
-        before = keeper(service).saved
-        clock.now += 3 * S
-        service._hurry = lambda: True
-        await service.tick()
-        assert keeper(service)._taken == 1
+async def broken_off(service: Service, clock: Clock) -> None:
+    """A stop comes while the first of three models is evaluated."""
+    traffic = Traffic()
+    for _ in range(20):
+        traffic.to(service, clock.now)
+    clock.now += 3 * S
+    service._hurry = lambda: True
+    await service.tick()
+    assert keeper(service)._taken == 1
+
+
+async def test_an_evaluation_that_a_stop_broke_off_is_finished_and_kept(tmp_path: Path) -> None:
+    """Without a journal nothing else has what came since the checkpoint before."""
+    clock = Clock()
+    async with running(tmp_path, clock, wal=False) as service:
+        await broken_off(service, clock)
         await service.stop(5)
+        expected = state(service)
+    async with running(tmp_path, clock, wal=False) as service:
+        assert state(service) == expected
+        assert len(service._engine.current(clock.now)) == 3
+
+
+async def test_an_evaluation_that_there_is_no_time_for_is_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one makes it anew, from the checkpoint before and the journal; it is said."""
+    clock = Clock()
+    async with running(tmp_path, clock) as service:
+        before = keeper(service).saved
+        await broken_off(service, clock)
+        await service.stop(0)
         assert keeper(service).saved == before
+    assert "there was no time to evaluate all models" in caplog.text
     async with running(tmp_path, clock) as service:
         assert len(service._engine.current(clock.now)) == 3
+
+
+async def test_a_stop_does_not_wait_longer_for_the_disk_than_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint that is not written in time is said."""
+    clock, go = Clock(), threading.Event()
+    written = recovery.Checkpoints.write
+    async with running(tmp_path, clock) as service:
+        monkeypatch.setattr(recovery.Checkpoints, "write", lambda *given: go.wait() and written(*given))
+        await asyncio.wait_for(service.stop(0.2), 5)
+        assert "the checkpoint cannot be written: it is not written after 0." in caplog.text
+        go.set()
+
+
+# --- another configuration, another clock -----------------------------------------------------------------
+
+
+def changed(directory: Path, *changes: tuple[str, str]) -> config.Config:
+    """The configuration with other text in it."""
+    text = CONFIG.replace("STATE", str(directory)).replace("WAL", "true")
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    return config.parse(text, source="test", environ={})
+
+
+HOURS = ("window: {length: 4s, step: 1s", "window: {length: 4h, step: 1h"), ("max_age: 60s", "max_age: 8h")
+
+
+@pytest.mark.parametrize("interval", ["100ms", "5s"])
+async def test_numbers_are_refreshed_after_a_restart_with_another_interval(
+    tmp_path: Path, interval: str
+) -> None:
+    """What was counted in intervals of the one before is no reason to wait for as many of these."""
+    clock, traffic = Clock(), Traffic()
+    async with running(changed(tmp_path, *HOURS), clock) as service:
+        await _ticks(service, clock, traffic, 5)
+        before = service._engine.current(clock.now)[0].window_end
+    async with running(
+        changed(tmp_path, *HOURS, ("interval: 500ms", f"interval: {interval}")), clock
+    ) as service:
+        await _ticks(service, clock, traffic, 10)
+        assert service._engine.current(clock.now)[0].window_end > before
+
+
+async def test_baselines_from_the_wire_are_forgotten_with_their_source(tmp_path: Path) -> None:
+    """A restart without `wire` among the sources compares with files only."""
+    clock, traffic, path = Clock(), Traffic(), tmp_path / "baselines"
+    path.mkdir()
+    async with running(tmp_path / "state", clock) as service:
+        await _ticks(service, clock, traffic, 5)
+        assert service._engine.stats()["baselines"] > 0
+    files = ("wal:", f"baseline: {{sources: [file], path: {path}}}\n    wal:")
+    async with running(changed(tmp_path / "state", files), clock) as service:
+        assert service._engine.stats()["baselines"] == 0
+        await _ticks(service, clock, traffic, 5)
+        assert service._engine.stats()["baselines"] == 0
+
+
+async def test_a_clock_that_was_set_back_keeps_no_checkpoint_from_being_made(tmp_path: Path) -> None:
+    """Nor anything from going out."""
+    clock, traffic = Clock(), Traffic()
+    clock.now += 24 * 3600 * S
+    async with running(tmp_path, clock) as service:
+        await _ticks(service, clock, traffic, 3)
+        clock.now = T0
+        await _ticks(service, clock, traffic, 1)
+        assert keeper(service).saved == service._exported == clock.now
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------
@@ -253,6 +346,80 @@ async def test_damage_in_the_journal_ends_it_there(tmp_path: Path, caplog: pytes
             assert keeper(service).failures["journal_unreadable"] == 1
     assert f"damaged at byte {third}; 3 requests before it count, none behind it does" in caplog.text
     assert len(list((tmp_path / PLACE).glob("*.journal.corrupt-*"))) == 1
+
+
+async def test_what_is_good_in_a_damaged_journal_outlives_a_start_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not set aside before there is a checkpoint with what was in it."""
+    clock = Clock()
+    states = await filled(tmp_path, clock)
+    (path,) = (tmp_path / PLACE).glob("*.journal")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with monkeypatch.context() as context:
+        context.setattr(recovery.Checkpoints, "write", _no_space)
+        async with running(tmp_path, clock) as service:
+            assert state(service) == states[-2]
+    async with running(tmp_path, clock) as service:
+        assert state(service) == states[-2]
+    assert not path.exists()
+
+
+def _no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_journal_that_is_done_again_is_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a long one would be killed by who looks for that, time and again; it is not ready meanwhile."""
+    told: list[str] = []
+    monkeypatch.setattr(recovery, "_TELL", 0.0)
+    monkeypatch.setattr("otel_ml_collector.supervisor._tell", lambda *lines: told.extend(lines))
+    clock, traffic = Clock(), Traffic()
+    async with running(tmp_path, clock) as service:
+        await service.tick()
+        traffic.to(service, clock.now)
+    service = Service(parsed(tmp_path, wal=True), clock=clock, out=Quiet())  # type: ignore[arg-type]
+    service._beat = float("-inf")
+    with caplog.at_level(logging.INFO, LOGGER):
+        await service._parts.change(service._config)
+    assert "1 requests of" in caplog.text
+    assert "EXTEND_TIMEOUT_USEC=60000000" in told
+    assert service._parts._supply.alive()
+    assert not service._parts._supply.ready()
+    await service._parts.stop(0)
+
+
+async def test_a_start_can_be_broken_off_and_leaves_all_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal may be long, and who stops it must not wait for the end."""
+    clock, began, go = Clock(), threading.Event(), threading.Event()
+    states = await filled(tmp_path, clock)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again, done = Recovery._again, list[Record]()
+
+    def slow(self: Recovery, record: Record) -> None:
+        began.set()
+        go.wait()
+        done.append(record)
+        again(self, record)
+
+    monkeypatch.setattr(Recovery, "_again", slow)
+    service = Service(parsed(tmp_path, wal=True), clock=clock, out=Quiet())  # type: ignore[arg-type]
+    starting = asyncio.create_task(service.start())
+    await asyncio.to_thread(began.wait)
+    starting.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await service.stop(5)
+    assert len(done) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    async with running(tmp_path, clock) as service:
+        assert state(service) == states[-1]
 
 
 async def test_a_record_that_is_cut_off_is_no_damage(
@@ -397,7 +564,11 @@ async def test_a_place_that_cannot_be_had_is_no_reason_not_to_start(
         assert state(service) == expected
 
 
-@pytest.mark.parametrize("change", [{"wal": False}, {"state": "elsewhere"}], ids=["wal", "directory"])
+@pytest.mark.parametrize(
+    "change",
+    [{"wal": False}, {"state": "elsewhere"}, {"name": "ml_drift/other"}],
+    ids=["wal", "directory", "name"],
+)
 async def test_how_the_state_is_kept_cannot_change_while_it_runs(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
@@ -406,8 +577,12 @@ async def test_how_the_state_is_kept_cannot_change_while_it_runs(
     async with running(tmp_path / "state", clock) as service:
         traffic.to(service, clock.now)
         expected = state(service)
-        other = parsed(tmp_path / change.get("state", "state"), wal=change.get("wal", True))
-        with pytest.raises(ConfigurationError, match="storage and the baseline's sources cannot change"):
+        other = changed(
+            tmp_path / change.get("state", "state"),
+            ("wal: true", f"wal: {str(change.get('wal', True)).lower()}"),
+            ("ml_drift", change.get("name", "ml_drift")),
+        )
+        with pytest.raises(ConfigurationError, match="storage, the baseline's sources and, with storage"):
             await service.reload(other)
         assert state(service) == expected
         await service.reload(parsed(tmp_path / "state", wal=True))

@@ -141,6 +141,23 @@ def test_a_snapshot_is_plain_and_stays_as_it_is() -> None:
     assert text(into.snapshot()) == text(other.snapshot()) != before
 
 
+@pytest.mark.parametrize(("window", "more"), PASTS, ids=lambda one: getattr(one, "type", None))
+def test_what_was_captured_stays_as_it_is(window: WindowSpec, more: dict[str, Any]) -> None:
+    """It is written down in another thread, while the engine goes on to count, to add panes up and to expire."""
+    unit = HOUR if window is HOURLY else S // 2
+    into, rng, taken = engine(window, POLICY, **more), np.random.default_rng(7), []
+    for k in range(24 * 9 if window is HOURLY else 64):
+        now = T0 + k * unit + unit // 4
+        into.ingest(batch(traffic(rng, k, unit)), now)
+        if k % 14 == 3:  # with points that wait
+            taken.append((captured := into.capture(), text(captured)))
+        into.advance(now)
+        if k % 14 == 10:
+            taken.append((captured := into.capture(), text(captured)))
+    assert len({before for _, before in taken}) == len(taken) > 8
+    assert all(text(captured) == before for captured, before in taken)
+
+
 def test_windows_that_were_evaluated_are_not_evaluated_again() -> None:
     """The ends up to which windows were closed are part of the state."""
     into = engine()

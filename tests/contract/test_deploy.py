@@ -53,7 +53,10 @@ def ports() -> dict[str, int]:
 
 def test_the_configuration_listens_where_it_is_told() -> None:
     """On this machine unless the environment says otherwise."""
-    for environ, host in (({}, "localhost"), ({"OTEL_ML_LISTEN": "0.0.0.0"}, "0.0.0.0")):
+    for listen, host in (
+        (None, "localhost"), ("0.0.0.0", "0.0.0.0"), ("[10.0.0.7]", "10.0.0.7"), ("[fd00::7]", "fd00::7"),
+    ):  # fmt: skip
+        environ = {} if listen is None else {"OTEL_ML_LISTEN": listen}
         (receiver,) = config(**environ).receivers.values()
         assert receiver.protocols.grpc is not None
         assert receiver.protocols.grpc.endpoint.host == host
@@ -203,6 +206,14 @@ def test_ports_agree() -> None:
         port["port"] for rule in MANIFEST["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]
     ]
     assert sorted(allowed) == sorted(named)
+
+
+def test_a_pod_listens_on_its_own_address() -> None:
+    """Of either family: in brackets, which the configuration takes for both."""
+    env = {one["name"]: one for one in CONTAINER["env"]}
+    assert list(env)[:2] == ["POD_IP", "OTEL_ML_LISTEN"]  # only what comes before can be referred to
+    assert env["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert env["OTEL_ML_LISTEN"]["value"] == "[$(POD_IP)]"
 
 
 def test_selectors_find_the_pod() -> None:

@@ -24,6 +24,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_ml.errors import ConfigurationError
 from otel_ml_collector.health import HealthEndpoint
 from otel_ml_collector.receiver import Receiver, ReceiverLimits
+from otel_ml_collector.settings import HealthCheck
 
 
 @pytest.fixture
@@ -137,7 +138,9 @@ async def test_grpc_health_service(batches: Batches) -> None:
 async def test_health_endpoint_follows_readiness() -> None:
     """The health endpoint says 503 until the service is ready, then 200 with the time since."""
     now, ready = 1_000_000.0, False
-    health = HealthEndpoint("127.0.0.1:0", lambda: ready, clock=lambda: now)
+    health = HealthEndpoint(
+        HealthCheck(endpoint="127.0.0.1:0"), lambda: ready, lambda: True, clock=lambda: now
+    )
     await health.start()
     port = health.port
     assert port is not None

@@ -88,6 +88,7 @@ def test_path_and_bodies_are_those_that_are_configured(tmp_path: Path) -> None:
         'health_check: {endpoint: "127.0.0.1:0"', f'health_check: {{endpoint: "127.0.0.1:0", {settings}'
     )
     with service(tmp_path / "service", text) as collector:
+        assert f"health    http://127.0.0.1:{collector.ports['health']}/ready" in log_of(collector)
         assert asked(collector, "/ready") == (200, "fine")
         assert asked(collector)[0] == 404
         assert call(collector, traces(1).SerializeToString(), "traces").code is grpc.StatusCode.OK
@@ -110,6 +111,30 @@ async def test_readiness_and_liveness_are_asked_apart() -> None:
                 assert await asyncio.to_thread(status_of, url) == (200 if true else 503)
     finally:
         await endpoint.stop(1)
+
+
+async def test_the_time_it_is_up_counts_from_its_start() -> None:
+    """Not from when it was first asked; and anew once it was not ready."""
+    now, ready = [100.0], [True]
+    settings = HealthCheck.model_validate({"endpoint": "127.0.0.1:0"})
+    endpoint = HealthEndpoint(settings, lambda: ready[0], lambda: True, clock=lambda: now[0])
+    await endpoint.start()
+    try:
+        said = []
+        for now[0], ready[0] in ((160.0, True), (170.0, False), (180.0, True), (190.0, True)):
+            said.append(await asyncio.to_thread(uptime, endpoint.port))
+    finally:
+        await endpoint.stop(1)
+    assert said == ["60.000s", None, "0.000s", "10.000s"]
+
+
+def uptime(port: int | None) -> str | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return str(json.load(answer)["uptime"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
 
 
 def status_of(url: str) -> int:
@@ -137,6 +162,21 @@ def test_grpc_health_knows_the_services_that_are_served(collector: Collector) ->
         with pytest.raises(grpc.RpcError) as caught:
             health(channel, SERVICES["traces"])
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_what_is_no_health_request_is_refused_and_fills_no_log(collector: Collector) -> None:
+    """Anybody can send it: the one who asks is told, and nobody else."""
+    with grpc.insecure_channel(f"127.0.0.1:{collector.ports['grpc']}") as channel:
+        for method in (channel.unary_unary("/grpc.health.v1.Health/Check"), watching(channel)):
+            with pytest.raises(grpc.RpcError) as caught:
+                method(b"\x0a\xff\xff", timeout=10)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "DecodeError" not in log_of(collector)
+
+
+def watching(channel: grpc.Channel) -> Any:
+    watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+    return lambda request, timeout: next(watch(request, timeout=timeout))
 
 
 def test_grpc_health_is_watched_until_the_stop(tmp_path: Path) -> None:

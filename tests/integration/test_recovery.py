@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import time
@@ -11,6 +12,8 @@ import pytest
 from integration.collector import REFERENCE, Collector, traffic
 from integration.kills import check, kills
 from integration.test_service import DRIFTED, eventually
+
+from otel_ml_collector.journal import ADVANCE, Record, packed
 
 CONFIG = """
 extensions: {file_storage: {directory: STATE}}
@@ -151,6 +154,36 @@ def test_a_disk_that_is_full_stops_nothing(tmp_path: Path) -> None:
     assert "the checkpoint is written again" in collector.stderr
     with Collector(tmp_path, text) as collector:
         assert value(collector.get("prometheus"), "ml_drift_status") == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are found in /proc")
+def test_a_stop_does_not_wait_for_a_long_journal(tmp_path: Path) -> None:
+    """It ends with 0 long before all of it is done again, and leaves it for the next one."""
+    text = config(tmp_path / "state", "wal: true")
+    with Collector(tmp_path, text) as collector:
+        assert collector.send(traffic()) == 200
+        eventually(lambda: value(collector.get("prometheus"), "ml_drift_window_rows") == sum(REFERENCE))
+        collector.stop(number=signal.SIGKILL)
+    place = tmp_path / "state" / PLACE
+    journal, now = max(place.glob("*.journal")), time.time_ns()
+    with journal.open("ab") as file:
+        file.writelines(packed(Record(ADVANCE, now + k * 10**9, 0)) for k in range(100_000))
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    with Collector(tmp_path, text, wait=False) as collector:
+        assert collector.process is not None
+        opened = Path(f"/proc/{collector.process.pid}/fd")
+        eventually(lambda: journal in _targets(opened))
+        assert collector.stop() == 0
+    assert "goes on from a checkpoint" not in collector.stderr
+    assert {path: path.read_bytes() for path in place.iterdir()} == before
+
+
+def _targets(directory: Path) -> list[Path]:
+    found = []
+    for link in directory.iterdir():
+        with contextlib.suppress(OSError):  # it may be gone by now
+            found.append(link.readlink())
+    return found
 
 
 def test_two_collectors_do_not_share_a_state(tmp_path: Path) -> None:
