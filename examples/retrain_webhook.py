@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -41,10 +42,10 @@ class Retraining:
             return 200, "seen before"
         if self.running is not None and self.running.poll() is None:
             return 503, "a training is under way"
-        self.running = subprocess.Popen(self.command, stdin=subprocess.PIPE)
-        assert self.running.stdin is not None
-        with self.running.stdin as pipe:
-            pipe.write(body)
+        with tempfile.TemporaryFile() as trigger:  # a pipe would break when the command does not read it
+            trigger.write(body)
+            trigger.seek(0)
+            self.running = subprocess.Popen(self.command, stdin=trigger)
         self.seen.add(message_id)
         data = json.loads(body)["data"]
         return 202, f"training {data['model']['name']} {data['model']['version']}: {data['reason']}"
@@ -68,7 +69,8 @@ def serve(port: int, retraining: Retraining, secret: str) -> None:
 
         def do_POST(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            body = self.rfile.read(min(int(headers.get("content-length", 0)), 1_000_000))
+            length = int(headers.get("content-length", 0))
+            body = self.rfile.read(min(max(length, 0), 1_000_000))
             status, why = 401, "not signed with our secret"
             if verified(headers, body, secret):
                 status, why = retraining.take(headers["webhook-id"], body)

@@ -70,6 +70,26 @@ def fixed(drift: MlDrift) -> tuple[object, ...]:
     return window_spec(drift), drift.limits, sources, drift.storage, drift.checkpoint_interval, drift.wal
 
 
+def changed(old: MlDrift, new: MlDrift) -> list[str]:
+    """Keys of what a running engine cannot change that differ, like window.length."""
+    before, after = _fixed_keys(old), _fixed_keys(new)
+    return [key for key in before if before[key] != after[key]]
+
+
+def _fixed_keys(drift: MlDrift) -> dict[str, object]:
+    baseline = drift.baseline
+    return {
+        **{f"window.{key}": value for key, value in drift.window if key != "min_rows"},
+        "interval": drift.interval,
+        "fast.length": drift.fast.length,
+        **{f"limits.{key}": value for key, value in drift.limits},
+        "baseline.sources": {*baseline.sources} - {"file"},
+        "baseline.span": baseline.span,
+        "baseline.learn_rows": baseline.learn_rows,
+        **{key: getattr(drift, key) for key in ("storage", "checkpoint_interval", "wal")},
+    }
+
+
 def window_spec(drift: MlDrift) -> WindowSpec:
     """The window these settings ask for."""
     window = drift.window

@@ -11,7 +11,7 @@
 SIGHUP reads the files again.
 
 Exit codes: 0 after a stop by SIGTERM or Ctrl-C, 1 when it could not start, 2 for wrong arguments, 130 after a
-second signal, which does not wait.
+second signal, which does not wait, 141 when nobody reads what is printed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,15 @@ HEALTH = "http://localhost:13133/"
 """Where the health_check extension answers unless it is told otherwise."""
 _HEALTH_TIMEOUT = 5.0
 _PROGRAM = "otel-ml-collector"
+_OPTIONS = ("--config", "--set", "--ready-file", "--version", "--help")
 _LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    _refuse_typos(parser, sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(argv)
     # gRPC's library writes lines of its own: by default one for each failed handshake, which anybody can cause.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if arguments.command == "health":  # without the rest: it is asked often
@@ -64,10 +68,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     log.configure(settings.TelemetryLogs())
     try:
-        return _COMMANDS[arguments.command](arguments)
+        code = _COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+        return code
     except OtelMLError as error:
         _say(str(error))
         return 1
+    except BrokenPipeError:  # who read what is printed has enough, like head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _refuse_typos(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """End for an option that there is not: argparse would take its value for the command, and blame that."""
+    for option in (one.partition("=")[0] for one in argv if one.startswith("--")):
+        if not any(known.startswith(option) for known in _OPTIONS):
+            close = get_close_matches(option, _OPTIONS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            parser.error(f"unrecognized arguments: {option}{hint}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ready-file", metavar="PATH", type=Path, help="write the ports as JSON here once everything listens"
     )
-    commands = parser.add_subparsers(dest="command", metavar="")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, what in _HELP.items():
         command = commands.add_parser(name, help=what, description=what)
         if name in ("validate", "print-config"):
@@ -258,12 +276,15 @@ async def _reload(service: Service, arguments: argparse.Namespace) -> None:
         config = await asyncio.to_thread(_config, arguments)
         await service.reload(config)
     except OtelMLError as error:
+        service.note_reload(successful=False)
         _LOG.error("not reloaded, the configuration before stays in use: %s", error)
         supervisor.ready("not reloaded, the configuration before stays in use")
     except Exception:
+        service.note_reload(successful=False)
         _LOG.exception("the configuration was not reloaded")
         supervisor.ready("not reloaded")
     else:
+        service.note_reload(successful=True)
         log.configure(config.service.telemetry.logs)
         _serving("reloaded", service)
 

@@ -277,7 +277,10 @@ class _Reading:
         declared = self.data.get(section)
         known = declared if isinstance(declared, dict) else {}
         for i, id_ in enumerate(ids):
-            if id_ not in known:
+            type_ = id_.partition("/")[0]
+            if id_ not in known and type_ not in TYPES[section]:
+                self.problem((*path, i), f"{id_!r} is of an {_unknown(type_, TYPES[section], what='type')}")
+            elif id_ not in known:
                 self.problem((*path, i), f"{id_!r} is not among {section}; add it there or take it out here")
             elif id_ in ids[:i]:
                 self.problem((*path, i), f"{id_!r} is named twice; keep one")
@@ -311,7 +314,7 @@ class _Reading:
             elif not isinstance(found, BearerTokenAuth | BasicAuth):
                 if found is not None:
                     self.problem(at, f"{name!r} is no authenticator; bearertokenauth and basicauth are")
-            else:
+            elif not any(conflicts(found)):  # what it has is said where it stands, and once
                 for _, message in unusable((), partial(make, found)):
                     self.problem(at, f"{name!r} {message}")
 
@@ -399,6 +402,8 @@ def _message(model: type[Section], detail: ErrorDetails) -> str:
     elif kind in _MAPPING_ERRORS:
         # What stands there instead may be a secret that belongs below.
         return f"must be a mapping, got {'a list' if isinstance(detail['input'], list) else 'one value'}"
+    elif kind in ("bool_parsing", "bool_type"):
+        message = "must be true or false"
     elif kind == "string_type":
         message = "must be text; write it in quotes"
     elif kind != "value_error":

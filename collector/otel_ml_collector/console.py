@@ -23,6 +23,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = ("psi", "ks")
 _DRIFT = ("psi", "ks", "spike", "slow", "state")
 """Reasons that stand for drift."""
+_NAMED = 3
+"""Targets without a baseline that a headline names."""
 _WAITING = 16
 """Exports that may wait for a console that does not read."""
 
@@ -97,7 +99,8 @@ def _headline(evaluation: Evaluation, judged: Sequence[tuple[TargetEvaluation, s
     counted = [f"{statuses.count(name)} {name}" for name in reversed(STATUSES) if name in statuses]
     if "waiting" in statuses:
         reasons = {target.reason for target, status in judged if status == "waiting"}
-        counted.append(f"{statuses.count('waiting')} waiting ({', '.join(sorted(reasons))})")
+        said = ", ".join(reason + _without_baseline(judged, reason) for reason in sorted(reasons))
+        counted.append(f"{statuses.count('waiting')} waiting ({said})")
     where = "/".join(part for part in (key.service_namespace, key.service_name) if part)
     variant = f" [{key.variant or key.role}]" if key.variant or key.role != "live" else ""
     return (
@@ -105,6 +108,15 @@ def _headline(evaluation: Evaluation, judged: Sequence[tuple[TargetEvaluation, s
         f"{_time(evaluation.window_start)} to {_time(evaluation.window_end)} UTC, {evaluation.rows} rows, "
         f"{', '.join(counted) or 'nothing to compare'}{_activity(evaluation)}"
     )
+
+
+def _without_baseline(judged: Sequence[tuple[TargetEvaluation, str]], reason: str) -> str:
+    """Of targets that wait for a baseline the first few names: somebody has to send one."""
+    if reason != "no_baseline":
+        return ""
+    waiting = [one for one, status in judged if status == "waiting" and one.reason == reason]
+    more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
+    return f": {', '.join(map(_name, waiting[:_NAMED]))}{more}"
 
 
 def _activity(evaluation: Evaluation) -> str:
@@ -118,12 +130,14 @@ def _activity(evaluation: Evaluation) -> str:
 
 
 def _row(target: TargetEvaluation, status: str) -> str:
-    name = f"{target.target.kind} {target.target.name}".strip()
-    if target.target.segment:
-        name += f" [{'='.join(target.target.segment)}]"
     numbers = "  ".join(f"{key} {target.statistics[key]:.3f}" for key in _SHOWN if key in target.statistics)
-    parts = [f"  {status:<8} {name:<28}", f"{numbers:<21}", _both(target), target.detail or target.reason]
+    parts = [f"  {status:<8} {_name(target):<28}", f"{numbers:<21}", _both(target), target.detail or target.reason]
     return "  ".join(part for part in parts if part).rstrip()
+
+
+def _name(target: TargetEvaluation) -> str:
+    name = f"{target.target.kind} {target.target.name}".strip()
+    return f"{name} [{'='.join(target.target.segment)}]" if target.target.segment else name
 
 
 def _both(target: TargetEvaluation) -> str:

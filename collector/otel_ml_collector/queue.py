@@ -310,7 +310,7 @@ class SendingQueue:
             )
         if len(self):
             _LOG.info(
-                "exporter %s: %d requests stay on disk; they are sent after the next start",
+                "exporter %s: %d requests stay on disk; they are sent once this exporter runs again",
                 self.name,
                 len(self),
             )

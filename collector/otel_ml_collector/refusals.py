@@ -27,7 +27,10 @@ class Unauthenticated(Refusal):
     """A request whose sender did not show what it must."""
 
     def __init__(self, challenge: str, *, shown: bool) -> None:
-        super().__init__(grpc.StatusCode.UNAUTHENTICATED, f"the sender must give {challenge}")
+        message = f"the credentials given are not known here; the sender must give {challenge}"
+        super().__init__(
+            grpc.StatusCode.UNAUTHENTICATED, message if shown else f"the sender must give {challenge}"
+        )
         self.reason = "credentials_wrong" if shown else "credentials_missing"
 
 
@@ -69,9 +72,9 @@ class Refusals:
         if now - self._said < _BETWEEN_LINES:
             return
         requests = f"{self._unsaid} requests" if self._unsaid > 1 else "a request"
-        what = "wrong" if refusal.reason == "credentials_wrong" else "no"
+        what = "wrong ones" if refusal.reason == "credentials_wrong" else "none"
         _LOG.warning(
-            "%s over %s refused for want of credentials, the last one from %s with %s ones; said once a minute "
+            "%s over %s refused for want of credentials, the last one from %s with %s; said once a minute "
             "at most", requests, self._transport, peer, what,
         )  # fmt: skip
         self._said, self._unsaid = now, 0

@@ -31,6 +31,7 @@ CREATE TABLE requests (id INTEGER PRIMARY KEY, items INTEGER NOT NULL, size INTE
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION};
 COMMIT"""
+_MODE = 0o640
 _SHRINK_ABOVE = 16 * 1024 * 1024
 """Bytes of an empty file that are worth giving back; below, they are soon needed again."""
 _MOST = 2**53
@@ -173,6 +174,7 @@ def remove_log(path: Path) -> None:
 
 
 def _connected(path: Path, fsync: bool) -> sqlite3.Connection:
+    _private(path)
     # Autocommit, so that transactions begin where they are written; of one thread at a time.
     db = sqlite3.connect(path, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
     try:
@@ -188,6 +190,13 @@ def _connected(path: Path, fsync: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _private(path: Path) -> None:
+    """Make the file as other state is made, not to be read by everybody; SQLite's log takes its mode over."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))
+    if path.stat().st_uid == os.geteuid():  # of another version of this one, with another mode
+        path.chmod(path.stat().st_mode & _MODE)
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

@@ -90,7 +90,10 @@ class Service:
         self._own: Sequence[Sample] = ()
         self._held: set[Judged] = set()
         self._said: set[str] = set()
+        self._models: set[ModelKey] = set()
+        """Those with a verdict at the last export."""
         self._failures: Counter[str] = Counter()
+        self._reloaded, self._configured = True, clock()
         self._exported = clock()
         self._ready = False
         self._beat = time.monotonic()
@@ -139,14 +142,15 @@ class Service:
         advances: call it between two ticks.
         """
         old, new = self._config.drift, config.drift
-        moved = new.storage and (
-            config.extensions[new.storage] != self._config.extensions.get(new.storage)
-            or config.drift_id != self._config.drift_id
-        )
-        if build.fixed(new) != build.fixed(old) or moved:
+        differ = build.changed(old, new) if build.fixed(new) != build.fixed(old) else []
+        if new.storage and config.drift_id != self._config.drift_id:
+            differ.append(f"its name ({self._config.drift_id} before)")
+        if new.storage and config.extensions[new.storage] != self._config.extensions.get(new.storage):
+            differ.append(f"extensions.{new.storage}")
+        if differ:
             raise ConfigurationError(
-                f"processors.{config.drift_id}: window (but min_rows), interval, limits, storage, the baseline's "
-                "sources and, with storage, the name cannot change while counts are kept; restart for that"
+                f"processors.{config.drift_id}: {', '.join(differ)} cannot change while counts are kept; "
+                "restart for that"
             )
         files = BaselineFiles(new.baseline.path)
         baselines = await asyncio.to_thread(files.read)
@@ -156,6 +160,13 @@ class Service:
         self._policy = self._engine.policy = build.policy(new)
         self._engine.use_files(baselines)
         self._warn()
+        self._refresh_own()
+
+    def note_reload(self, *, successful: bool) -> None:
+        """Let the own metrics say whether the last configuration that was read is in use."""
+        self._reloaded = successful
+        if successful:
+            self._configured = self._clock()
         self._refresh_own()
 
     def _warn(self) -> None:
@@ -382,8 +393,19 @@ class Service:
 
     def _forget(self, current: Sequence[Evaluation]) -> None:
         """Let go of verdicts on what is no longer there."""
+        models = {one.model for one in current}
+        for key in self._models - models:
+            self._say_forgotten(key)
+        self._models = models
         live = {(one.model, one.window_name) for one in current}
         self._held = {judged for judged in self._held if judged[:2] in live}
+
+    def _say_forgotten(self, key: ModelKey) -> None:
+        idle = written(self._window.expiry_ns / _S)
+        message = f"model {key.model!r} {key.version} is forgotten: nothing came for {idle}"
+        if message not in self._said and len(self._said) < _MAX_MESSAGES:
+            self._said.add(message)
+            _LOG.info("%s", message, extra={"about": f"processors.{self._config.drift_id}"})
 
     def _refresh_own(self) -> None:
         samples: list[Sample] = []
@@ -396,6 +418,7 @@ class Service:
         drift = self._config.drift_id
         samples.extend(telemetry.of_processor(drift, incoming=self._points_in, outgoing=self._points_out))
         samples.extend(telemetry.of_process())
+        samples.extend(telemetry.of_collector(self._configured, reloaded=self._reloaded))
         if self._recovery is not None:
             samples.extend(telemetry.of_recovery(self._recovery, self._clock()))
         failures = {**self._failures, "event_limit": self._alerts.left_out}

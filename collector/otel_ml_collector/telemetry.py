@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from otel_ml import semconv
+from otel_ml._version import __version__
 from otel_ml.errors import ConfigurationError
 
 from .emit import Sample
@@ -69,6 +70,13 @@ def of_process() -> Iterator[Sample]:
     with contextlib.suppress(OSError, ConfigurationError):
         yield Sample(semconv.PROCESS_RSS, {}, resident_bytes())
         yield Sample(semconv.PROCESS_DESCRIPTORS, {}, len(os.listdir("/proc/self/fd")))
+
+
+def of_collector(configured: int, *, reloaded: bool) -> Iterator[Sample]:
+    """Its version, when its configuration was read (Unix ns), and whether the last reload brought it in."""
+    yield Sample(semconv.COLLECTOR_INFO, {semconv.VERSION: __version__}, 1)
+    yield Sample(semconv.CONFIG_RELOADED, {}, int(reloaded))
+    yield Sample(semconv.CONFIG_RELOAD_TIME, {}, configured / 1e9)
 
 
 def of_webhook(webhook: WebhookExporter) -> Iterator[Sample]:

@@ -106,17 +106,18 @@ class WebhookExporter:
         """Send those of the triggers, bodies by id, that it did not take before; what goes from them is not sent."""
         self._waiting = waiting
         self._offered &= waiting.keys()
-        for message_id in waiting.keys() - self._offered if not self._gone else ():
+        for message_id in waiting:
             item = Item(message_id.encode(), 1)
-            if self.queue.has_room(item):  # else it is offered again
-                self.queue.offer(item)
+            # One that finds no room is offered again.
+            if message_id not in self._offered and not self._gone and self.queue.has_room(item):
                 self._offered.add(message_id)
+                self.queue.offer(item)
 
     async def _send(self, data: bytes) -> Outcome:
         if self._gone:
             return Outcome(ok=False, message=f"{shown(self._endpoint)} wants no more")
         message_id, timestamp = data.decode(), int(self._clock())
-        if message_id not in self._waiting:
+        if message_id not in self._waiting:  # it was given up, which was said then
             return Outcome(ok=False)
         body = self._waiting[message_id].encode()
         headers = {**self._headers, "webhook-id": message_id, "webhook-timestamp": str(timestamp)}

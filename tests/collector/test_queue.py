@@ -157,6 +157,7 @@ async def test_what_is_left_when_the_grace_is_over_is_counted_as_failed():
         ("Wed, 01 Jan 2020 00:01:00 GMT", 60.0),
         ("Tue, 31 Dec 2019 00:00:00 GMT", 0.0),
         ("soon", None),
+        ("Wed, 01 Jan 99999999999999999999 00:01:00 GMT", None),
     ],
 )
 def test_a_retry_after_header_is_a_number_of_seconds_or_a_date(value, seconds):

@@ -124,6 +124,28 @@ async def test_a_trigger_is_offered_once_while_it_waits() -> None:
         assert _ids(endpoint) == ["one", "two"]
 
 
+async def test_a_trigger_that_finds_no_room_is_taken_later() -> None:
+    """Every export offers what waits, in order, so that none is forgotten."""
+    waiting = dict.fromkeys(("one", "two", "three", "four", "five"), "{}")
+    with hooks() as endpoint:
+        webhook = Delivering(endpoint.url)
+        webhook.queue.capacity = 2
+        assert await sent(webhook, waiting, waiting, waiting) == list(waiting)
+    assert _ids(endpoint) == list(waiting)
+    assert webhook.queue.counts.refused == 0
+
+
+async def test_a_trigger_that_was_given_up_is_not_sent() -> None:
+    """It was said to be lost, and counts as failed."""
+    waiting = {"one": "{}", "two": "{}"}
+    with hooks() as endpoint:
+        webhook = Delivering(endpoint.url)
+        webhook.offer(waiting)
+        del waiting["one"]
+        assert await sent(webhook, waiting) == ["two"]
+    assert (_ids(endpoint), webhook.queue.counts.failed) == (["two"], 1)
+
+
 def _ids(endpoint: Hooks) -> list[str]:
     return [hook.id for hook in endpoint.seen]
 
