@@ -87,6 +87,7 @@ RECORD_UID = "log.record.uid"
 """OpenTelemetry's own: records with the same one are one."""
 ERROR_TYPE = "error.type"
 REASON = "reason"
+VERSION = "version"
 
 SERVICE_NAME = "service.name"
 SERVICE_NAMESPACE = "service.namespace"
@@ -186,6 +187,7 @@ ATTRIBUTES = {
     MONITORED_ENVIRONMENT: "Its `deployment.environment.name`.",
     ERROR_TYPE: "Class of the exception, on failure only.",
     REASON: "What kind of event was counted.",
+    VERSION: "Version of the collector.",
 }
 """What every attribute of ours says, for people."""
 
@@ -538,3 +540,11 @@ CHECKPOINT_AGE = Metric(
     "otel_ml.checkpoint.age", "gauge", "s", "Time since the state was last written to disk, where it is kept."
 )
 CHECKPOINT_SIZE = Metric("otel_ml.checkpoint.size", "gauge", "By", "What that took on disk.")
+COLLECTOR_INFO = Metric("otel_ml.collector.info", "gauge", "", "Always 1, with the version.", (VERSION,))
+CONFIG_RELOADED = Metric(
+    "otel_ml.config.last_reload_successful", "gauge", "",
+    "1 from the start and after a reload that brought the configuration in, 0 after one that was refused.",
+)  # fmt: skip
+CONFIG_RELOAD_TIME = Metric(
+    "otel_ml.config.last_reload", "gauge", "s", "Unix time at which the configuration in use was taken in."
+)

@@ -69,12 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.configure(settings.TelemetryLogs())
     try:
         code = _COMMANDS[arguments.command](arguments)
-        sys.stdout.flush()
+        if arguments.command is not None:
+            sys.stdout.flush()
         return code
     except OtelMLError as error:
         _say(str(error))
         return 1
     except BrokenPipeError:  # who read what is printed has enough, like head
+        if arguments.command is None:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 

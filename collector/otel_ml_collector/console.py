@@ -131,7 +131,12 @@ def _activity(evaluation: Evaluation) -> str:
 
 def _row(target: TargetEvaluation, status: str) -> str:
     numbers = "  ".join(f"{key} {target.statistics[key]:.3f}" for key in _SHOWN if key in target.statistics)
-    parts = [f"  {status:<8} {_name(target):<28}", f"{numbers:<21}", _both(target), target.detail or target.reason]
+    parts = [
+        f"  {status:<8} {_name(target):<28}",
+        f"{numbers:<21}",
+        _both(target),
+        target.detail or target.reason,
+    ]
     return "  ".join(part for part in parts if part).rstrip()
 
 

@@ -9,6 +9,7 @@ full, the directory is read-only), Unreadable when the content is not what it sh
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -194,9 +195,11 @@ def _connected(path: Path, fsync: bool) -> sqlite3.Connection:
 
 def _private(path: Path) -> None:
     """Make the file as other state is made, not to be read by everybody; SQLite's log takes its mode over."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, _MODE))
-    if path.stat().st_uid == os.geteuid():  # of another version of this one, with another mode
-        path.chmod(path.stat().st_mode & _MODE)
+    with suppress(FileExistsError):  # one that is there is not opened: to close it would undo SQLite's locks
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _MODE))
+    for one in (path, Path(f"{path}-wal")):
+        with suppress(OSError):  # not there, or not ours
+            one.chmod(one.stat().st_mode & _MODE)
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

@@ -32,8 +32,9 @@ from .alerts import Alerts
 from .config import Config
 from .conflicts import unguarded
 from .emit import Judged, Sample
-from .evaluation import Evaluation
+from .evaluation import Evaluation, ModelKey
 from .exporter import OtlpExporter
+from .fields import written
 from .files import BaselineFiles
 from .health import HealthEndpoint
 from .limiter import Overloaded
@@ -402,7 +403,7 @@ class Service:
 
     def _say_forgotten(self, key: ModelKey) -> None:
         idle = written(self._window.expiry_ns / _S)
-        message = f"model {key.model!r} {key.version} is forgotten: nothing came for {idle}"
+        message = f"model {key.model!r} {key.version!r} of {key.service_name!r} is forgotten: nothing came for {idle}"
         if message not in self._said and len(self._said) < _MAX_MESSAGES:
             self._said.add(message)
             _LOG.info("%s", message, extra={"about": f"processors.{self._config.drift_id}"})

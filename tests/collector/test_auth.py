@@ -13,6 +13,7 @@ import pytest
 from otel_ml.errors import ConfigurationError
 from otel_ml_collector.auth import BasicClient, BasicServer, BearerToken
 from otel_ml_collector.limiter import Overloaded
+from otel_ml_collector.refusals import Unauthenticated, authorize
 
 
 def basic(pair: str) -> str:
@@ -169,3 +170,11 @@ def test_bcrypt_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "bcrypt", None)
     with pytest.raises(ConfigurationError, match=r"install it with: pip install 'otel-ml\[bcrypt\]'"):
         BasicServer(inline=f"anna:{HASH}")
+
+
+@pytest.mark.parametrize(("given", "said"), [("Bearer guess", "not known here"), ("", "must give Bearer")])
+async def test_a_wrong_token_and_none_are_told_apart(given: str, said: str) -> None:
+    """The sender learns that what it gave is not known, or that it has to give something."""
+    with pytest.raises(Unauthenticated, match=said) as caught:
+        await authorize(BearerToken(tokens=["t0ken"]), given)
+    assert ("not known" in str(caught.value)) == bool(given)

@@ -628,3 +628,15 @@ async def test_a_file_that_somebody_looks_into_is_waited_for(disk, monkeypatch):
     await queue.stop(0)
     assert aside(disk) == []
     assert await drained(disk) == [b"1", b"2", b"3"]
+
+
+def test_not_everybody_may_read_the_file(tmp_path: Path) -> None:
+    """Nor its log; one that others could read is narrowed when it is opened."""
+    path, log = tmp_path / "a.sqlite", tmp_path / "a.sqlite-wal"
+    file = RequestFile(path)
+    file.append([Row(1, 1, b"x")])
+    assert [one.stat().st_mode & 0o137 for one in (path, log)] == [0, 0]
+    file.close()
+    path.chmod(0o644)
+    RequestFile(path).close()
+    assert path.stat().st_mode & 0o777 == 0o640

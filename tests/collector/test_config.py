@@ -511,6 +511,30 @@ def test_authenticators_that_cannot_work_are_refused_without_their_secrets(body,
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_missing_token_file_is_said_once():
+    """Where it is named, and not again where the authenticator is used."""
+    text = guarded("bearertokenauth", "bearertokenauth").replace(
+        'bearertokenauth: {token: "${env:TOKEN:-s3cret}"}', "bearertokenauth: {filename: /does/not/exist}"
+    )
+    found = problems(text)
+    assert list(found) == ["extensions.bearertokenauth"]
+    assert "/does/not/exist cannot be read" in found["extensions.bearertokenauth"]
+
+
+@pytest.mark.parametrize("type_", ["batch", "batch/small"])
+def test_a_pipeline_with_a_type_that_there_is_not_is_told_the_types(type_):
+    """At once: to add it to the section would only lead to the next problem."""
+    found = problems(MINIMAL.replace("[ml_drift]", f"[{type_}, ml_drift]"))
+    said = found["service.pipelines.metrics.processors.0"]
+    assert f"{type_!r} is of an unknown type; known here: ml_drift, memory_limiter" in said
+
+
+def test_a_switch_must_be_true_or_false():
+    """In the words of YAML."""
+    said = problems(with_drift("{events: maybe}"))["processors.ml_drift.events"]
+    assert said.endswith("must be true or false, got 'maybe'")
+
+
 # --- single values ------------------------------------------------------------------------------------------
 
 

@@ -308,6 +308,17 @@ def test_a_target_without_a_verdict_is_waiting():
     assert head.endswith("1 waiting (rows_low)")
 
 
+def test_targets_without_a_baseline_are_named():
+    """The first three of them; how many more there are is said."""
+    waiting = with_target(evaluated=False, status=0, reason="no_baseline").targets[0]
+    names = [replace(waiting, target=Target("feature", name)) for name in "abcde"]
+    heads = [
+        console.lines([replace(EVALUATION, targets=tuple(names[:count]))], "basic")[0] for count in (1, 5)
+    ]
+    assert heads[0].endswith("1 waiting (no_baseline: feature a)")
+    assert heads[1].endswith("5 waiting (no_baseline: feature a, feature b, feature c and 2 more)")
+
+
 def test_the_console_prints_what_was_exported_before_it_stops():
     """Nothing that was taken is lost at the stop."""
     out = StringIO()

@@ -139,7 +139,7 @@ def test_the_headline_names_the_reasons_of_those_that_wait() -> None:
     evaluation = served(fitted(), independent, engine(SPEC, POLICY))
     headline = lines([evaluation], "normal", set())[0]
     (prediction,) = [t for t in evaluation.targets if t.target.kind == "prediction"]
-    assert headline.endswith(f"8 drifted, 30 ok, 1 waiting ({prediction.reason})")
+    assert headline.endswith(f"8 drifted, 30 ok, 1 waiting ({prediction.reason}: prediction)")
 
 
 def test_in_process_it_is_found_as_well() -> None:

@@ -186,3 +186,17 @@ async def test_each_model_that_is_evaluated_is_a_sign_of_life(
                 told.append(manager.recv(100))
     assert len(told) >= 5
     assert set(told) == {b"WATCHDOG=1"}
+
+
+async def test_a_model_that_is_forgotten_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """In one line, when nothing came for it in all its time."""
+    caplog.set_level("INFO")
+    running, clock = with_models(2)
+    await running.tick()
+    assert "forgotten" not in caplog.text
+    for _ in range(3):
+        clock.now += running._window.expiry_ns + 3600 * S
+        await running.tick()
+    told = sorted(record.getMessage() for record in caplog.records if "forgotten" in record.getMessage())
+    assert [line.split(" of ")[0] for line in told] == ["model 'm0' '3'", "model 'm1' '3'"]
+    assert all(line.endswith("is forgotten: nothing came for 120h") for line in told)

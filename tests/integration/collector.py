@@ -48,13 +48,17 @@ class Collector:
         # Files, not pipes: nobody reads while the test runs.
         with self._file("stdout").open("wb") as out, self._file("stderr").open("wb") as err:
             command = [*self._command, "--ready-file", str(ready)] if self._wait else self._command
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=_environment())
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=self._environment())
         if self._wait:
             self._until_ready(ready)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _environment(self) -> dict[str, str]:
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        return {**outer, "STATE_DIRECTORY": str(self.directory / "state")}  # of the examples
 
     def stop(self, *, number: int = signal.SIGTERM, timeout: float = 20) -> int:
         """The exit code after this signal."""
@@ -102,10 +106,6 @@ class Collector:
                 raise RuntimeError(f"the collector did not start: {self._file('stderr').read_text()}")
             time.sleep(0.02)
         self.ports = json.loads(ready.read_text())
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
 
 
 # --- telemetry of a model ---------------------------------------------------------------------------------

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +17,9 @@ import pytest
 from integration.collector import Collector, traffic
 from integration.exchange import SERVICES, call, eventually, logs, metrics, post, service, traces
 from integration.sink import Sink
+
+from otel_ml._version import __version__
+from otel_ml_collector import cli
 
 CONFIG = """
 extensions: {health_check: {endpoint: "127.0.0.1:0"}}
@@ -59,6 +66,7 @@ def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
     with service(tmp_path / "service", CONFIG) as collector:
         said = reload(collector, CONFIG.replace("1m", "soon"), "not reloaded")
         assert "processors.ml_drift.window.step (line 5)" in said
+        eventually(lambda: "otel_ml_config_last_reload_successful 0.0" in collector.get("prometheus"))
         assert post(collector, metrics(1).SerializeToString()).status == 200
 
 
@@ -66,7 +74,31 @@ def test_what_would_lose_counts_is_refused(tmp_path: Path) -> None:
     """A window of another length needs a restart, and it is said."""
     with service(tmp_path / "service", CONFIG) as collector:
         said = reload(collector, CONFIG.replace("length: 1h", "length: 2h"), "not reloaded")
-        assert "cannot change while counts are kept; restart for that" in said
+        assert "ml_drift: window.length cannot change while counts are kept; restart for that" in said
+        said = reload(
+            collector, CONFIG.replace("1m", "2m").replace("500ms", "2s, wal: false"), "not reloaded"
+        )
+        assert "ml_drift: window.step, interval cannot change" in said
+
+
+def test_whether_the_last_reload_was_right_is_measured(tmp_path: Path) -> None:
+    """1 from the start, 0 after one that was refused, 1 after the next right one, whose time is told."""
+
+    def page() -> dict[str, str]:
+        lines = collector.get("prometheus").splitlines()
+        return dict(line.rsplit(" ", 1) for line in lines if line.startswith("otel_ml_co"))
+
+    with service(tmp_path / "service", CONFIG) as collector:
+        before = page()
+        assert before["otel_ml_config_last_reload_successful"] == "1.0"
+        assert before[f'otel_ml_collector_info{{version="{__version__}"}}'] == "1.0"
+        reload(collector, CONFIG.replace("1m", "soon"), "not reloaded")
+        refused = {**before, "otel_ml_config_last_reload_successful": "0.0"}
+        eventually(lambda: page() == refused)
+        reload(collector, CONFIG.replace("interval:", "statistics: [ks], interval:"), "reloaded")
+        eventually(lambda: page()["otel_ml_config_last_reload_successful"] == "1.0")
+        name = "otel_ml_config_last_reload_seconds"
+        assert float(before[name]) < float(page()[name]) <= time.time()
 
 
 def test_a_port_that_is_taken_leaves_the_old_ones_open(tmp_path: Path) -> None:
@@ -214,6 +246,35 @@ def test_components_and_schema_name_what_there_is(tmp_path: Path) -> None:
     described = json.loads(schema.stdout)
     assert described["required"] == ["service"]
     assert set(described["properties"]) == {"receivers", "processors", "exporters", "extensions", "service"}
+
+
+def test_a_reader_that_has_enough_gets_no_traceback() -> None:
+    """`schema | head` ends like any program whose pipe is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "otel_ml_collector", "schema"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--confg", "x"], "unrecognized arguments: --confg; did you mean --config?"),
+        (["validate", "--confg=x"], "unrecognized arguments: --confg; did you mean --config?"),
+        (["--zzz"], "unrecognized arguments: --zzz\n"),
+        (["validte"], "invalid choice: 'validte'"),
+    ],
+)
+def test_a_mistyped_argument_is_named(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It, not the value behind it."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def _file(directory: Path, text: str) -> str:

@@ -57,7 +57,7 @@ def test_every_signal_waits_on_disk_over_a_stop(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with service(tmp_path / "first", config(state)) as collector:
         export_all(collector)
-    assert collector.stderr.count("1 requests stay on disk; they are sent after the next start") >= 2
+    assert collector.stderr.count("1 requests stay on disk; they are sent once this exporter runs again") >= 2
     assert "could not be sent" not in collector.stderr
     with service(tmp_path / "second", config(state)) as collector:
         for signal_name in ("traces", "logs"):

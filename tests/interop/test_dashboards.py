@@ -224,6 +224,15 @@ def test_a_query_of_a_runbook_uses_names_that_exist(runbook: str, expr: str) -> 
     assert (metrics - KNOWN_METRICS, labels - KNOWN_LABELS) == (set(), set())
 
 
+@pytest.mark.parametrize("path", sorted((DIRECTORY / "runbooks").glob("*.md")), ids=lambda path: path.stem)
+def test_the_text_of_a_runbook_names_metrics_that_exist(path: Path) -> None:
+    """Nobody on call looks for a metric, or for another alert, that there is not."""
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:ml|otel_ml|otelcol)_\w*[a-z]\b", text)) - {"ml_drift"}  # the processor
+    assert named - KNOWN_METRICS - KNOWN_LABELS == set()
+    assert set(re.findall(r"\bML[A-Z]\w+", text)) - {alert["alert"] for alert in alerts()} == set()
+
+
 # --- against a real Prometheus ----------------------------------------------------------------------------
 
 
