@@ -29,7 +29,9 @@ EXPOSURE = 1.5
 """The most that the unit may have, as `systemd-analyze security` counts it: 0 is shut in, 10 is exposed."""
 GIB = 1024
 
-systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing: apt-get install systemd"
+)
 
 
 def config(**environ: str) -> Config:
